@@ -1,0 +1,42 @@
+"""Every error DreamDojo raises on purpose.
+
+    DreamDojoError
+    ├── ConfigError (ValueError)             settings that cannot work together, or do not fit this run
+    ├── DataError (ValueError)               a video, dataset, cache or array that is not what it should be
+    ├── CheckpointError (ValueError)         a checkpoint that is truncated, foreign or does not fit the model
+    ├── MissingDependencyError (ImportError) an extra or a system library that is not installed
+    ├── SimulationError (RuntimeError)       physics that became unstable
+    └── TrainingDiverged (ArithmeticError)   a loss or gradient that is not finite
+
+A message has three parts: what was expected, what was found, what to do. `assert` is kept for our own mistakes.
+"""
+
+from __future__ import annotations
+
+
+class DreamDojoError(Exception):
+    """Base of every error raised on purpose; the command line prints its message without a traceback."""
+
+
+class ConfigError(DreamDojoError, ValueError):
+    """Settings that cannot work together, or that do not fit the data or checkpoint of this run."""
+
+
+class DataError(DreamDojoError, ValueError):
+    """A video, dataset, cache or array that is not what it should be."""
+
+
+class CheckpointError(DreamDojoError, ValueError):
+    """A checkpoint that is truncated, foreign, or does not fit the model it is loaded into."""
+
+
+class MissingDependencyError(DreamDojoError, ImportError):
+    """An optional package or a system library that this part needs and that is not installed."""
+
+
+class SimulationError(DreamDojoError, RuntimeError):
+    """Physics that became unstable; the episode it happened in is not used."""
+
+
+class TrainingDiverged(DreamDojoError, ArithmeticError):
+    """A loss or gradient that is not finite; the weights are those from before the bad step."""
