@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -92,7 +92,7 @@ class World(Protocol):
         """
         ...
 
-    def fork(self, n: int) -> Self:
+    def fork(self, n: int) -> World:
         """`n` independent copies of a world of batch 1, as one world of batch `n`."""
         ...
 

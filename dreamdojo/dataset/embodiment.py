@@ -133,14 +133,7 @@ class Embodiment:
             DataError: if a key is missing or unknown.
         """
         try:
-            fields = {
-                part: tuple(
-                    Field(**{k: tuple(v) if isinstance(v, list) else v for k, v in field.items()})
-                    for field in raw[part]
-                )
-                for part in ("action", "state")
-            }
-            return cls(name=raw["name"], **fields)
+            return cls(name=raw["name"], **{part: tuple(map(_field, raw[part])) for part in ("action", "state")})
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"not an embodiment declaration: {error}. Expected the keys name, action and state, each field with "
@@ -158,3 +151,8 @@ class Embodiment:
                 f"embodiment {self.name} takes actions of width {self.action_dim} "
                 f"({', '.join(self.action_names())}), got {action.shape[-1]}"
             )
+
+
+def _field(raw: dict[str, Any]) -> Field:
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    return Field(**values)

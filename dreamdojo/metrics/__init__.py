@@ -1,0 +1,46 @@
+"""Numbers that compare predictions with the truth, and say how far to trust them. Needs torch and nothing else."""
+
+from dreamdojo.metrics.frames import (
+    MIN_MOVING_FRACTION,
+    MOVING_THRESHOLD,
+    MSE_FLOOR,
+    MovingPSNR,
+    gradient_energy,
+    gradient_energy_ratio,
+    moving_pixels,
+    moving_psnr,
+    psnr,
+    ssim,
+    unit_range,
+)
+from dreamdojo.metrics.ridge import RidgeFit, fit_ridge
+from dreamdojo.metrics.statistics import (
+    Interval,
+    bootstrap_interval,
+    mean_interval,
+    paired_interval,
+    r2_score,
+    student_t_quantile,
+)
+
+__all__ = [
+    "MIN_MOVING_FRACTION",
+    "MOVING_THRESHOLD",
+    "MSE_FLOOR",
+    "Interval",
+    "MovingPSNR",
+    "RidgeFit",
+    "bootstrap_interval",
+    "fit_ridge",
+    "gradient_energy",
+    "gradient_energy_ratio",
+    "mean_interval",
+    "moving_pixels",
+    "moving_psnr",
+    "paired_interval",
+    "psnr",
+    "r2_score",
+    "ssim",
+    "student_t_quantile",
+    "unit_range",
+]

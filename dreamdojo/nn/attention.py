@@ -22,7 +22,8 @@ def attend(
         return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        forbidden = torch.finfo(scores.dtype).min
+        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, forbidden)
     return scores.softmax(dim=-1, dtype=scores.dtype) @ value
 
 

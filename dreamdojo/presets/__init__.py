@@ -1,0 +1,24 @@
+"""Presets: one page each, every stage's settings in data-flow order."""
+
+from collections.abc import Mapping
+
+from dreamdojo.errors import ConfigError
+from dreamdojo.presets.nano import NANO as NANO
+from dreamdojo.presets.preset import DataAmounts as DataAmounts
+from dreamdojo.presets.preset import Preset as Preset
+
+PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (NANO,)}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+__all__ = ["NANO", "PRESETS", "DataAmounts", "Preset", "find_preset"]

@@ -1,0 +1,23 @@
+"""Video files in and out: probe, random access, encode, join and resize. The only home of PyAV."""
+
+from dreamdojo.video.decode import TimedFrame, VideoReader, iter_frames, read_frames
+from dreamdojo.video.encode import VideoCodec, encode, encode_gray12
+from dreamdojo.video.join import VideoJoiner
+from dreamdojo.video.probe import VideoInfo, probe
+from dreamdojo.video.resize import Size, center_crop_box, resize
+
+__all__ = [
+    "Size",
+    "TimedFrame",
+    "VideoCodec",
+    "VideoInfo",
+    "VideoJoiner",
+    "VideoReader",
+    "center_crop_box",
+    "encode",
+    "encode_gray12",
+    "iter_frames",
+    "probe",
+    "read_frames",
+    "resize",
+]

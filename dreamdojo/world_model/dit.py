@@ -361,15 +361,12 @@ class DiT(nn.Module):
 
     def _attention_mask(self, num_past: int, num_frames: int, tokens: int, device: torch.device) -> Tensor | None:
         """True where a token may attend; None where every token may."""
-        if not self.config.causal or (num_frames == 1 and self.config.window is None):
+        window = self.config.window or num_past + num_frames
+        if not self.config.causal or (num_frames == 1 and num_past < window):
             return None
         position = torch.arange(num_past + num_frames, device=device)
         distance = position[num_past:, None] - position[None, :]
-        allowed = distance >= 0
-        if self.config.window is not None:
-            allowed &= distance < self.config.window
-        if allowed.all():
-            return None
+        allowed = (distance >= 0) & (distance < window)
         return allowed.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
 
 

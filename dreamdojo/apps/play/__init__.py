@@ -1,0 +1,15 @@
+"""`dreamdojo play`: a web page on which a person drives one or more worlds, live.
+
+    page ──commands──▶ audience ──▶ driver ──▶ World.step
+    page ◀──frames──── audience ◀── driver ◀── frames
+
+`controls` turns an embodiment's action fields into keys and sliders, `driver` is the one thread that steps the worlds,
+`audience` is the set of connected pages, `messages` is what travels between page and server, and `server` ties them to
+FastAPI and uvicorn. The page itself is the plain HTML, CSS and JavaScript in `static/`.
+"""
+
+from dreamdojo.apps.play.controls import Control, Controls
+from dreamdojo.apps.play.server import create_app, serve
+from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start
+
+__all__ = ["Control", "Controls", "PlaySettings", "PlayWorld", "Start", "create_app", "serve"]

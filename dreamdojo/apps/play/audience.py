@@ -1,0 +1,230 @@
+"""The pages that are connected: one operator, any number of viewers, all on the same session.
+
+Everything here runs on the event loop. A page gets the newest frame and never a queue of old ones: at most
+`frames_in_flight` frames travel to it unshown, and one that finds no room waits alone until a newer one replaces it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from dreamdojo.apps.play.driver import Driver, Timed
+from dreamdojo.apps.play.messages import (
+    BadMessageError,
+    Command,
+    Drive,
+    Frame,
+    PageMessage,
+    Pause,
+    Ping,
+    Reset,
+    SessionState,
+    Shown,
+    Speed,
+    Take,
+    pack,
+    parse,
+)
+from dreamdojo.apps.play.settings import PlaySettings
+
+log = logging.getLogger(__name__)
+
+CLOSE_REPLACED = 4001
+"""WebSocket close code for a connection whose page has connected again."""
+
+
+class Member:
+    """One connected page, and what is still to be sent to it."""
+
+    def __init__(self, socket: WebSocket, page: str, frames_in_flight: int) -> None:
+        self.page = page
+        self._socket = socket
+        self._frames_in_flight = frames_in_flight
+        self._notes: dict[str, dict[str, Any]] = {}
+        self._frame: tuple[int, bytes] | None = None
+        self._unshown: deque[int] = deque()
+        self._close_code: int | None = None
+        self._wake = asyncio.Event()
+
+    def tell(self, note: dict[str, Any]) -> None:
+        """Send a JSON message; of each type only the newest unsent one is kept."""
+        self._notes[note["type"]] = note
+        self._wake.set()
+
+    def offer(self, sequence: int, packed: bytes) -> None:
+        """Send a frame as soon as the page has room, unless a newer one comes first."""
+        self._frame = (sequence, packed)
+        self._wake.set()
+
+    def shown(self, sequence: int) -> None:
+        """The page has shown the frames up to `sequence`."""
+        while self._unshown and self._unshown[0] <= sequence:
+            self._unshown.popleft()
+        self._wake.set()
+
+    def hang_up(self, code: int) -> None:
+        """Close the connection from this side."""
+        self._close_code = code
+        self._wake.set()
+
+    async def send_all(self) -> None:
+        """Send what there is to send, for as long as the page is there.
+
+        Raises:
+            WebSocketDisconnect: when it no longer is.
+        """
+        while self._close_code is None:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._notes:
+                await self._socket.send_text(json.dumps(self._notes.pop(next(iter(self._notes)))))
+            if self._frame is not None and len(self._unshown) < self._frames_in_flight:
+                (sequence, packed), self._frame = self._frame, None
+                self._unshown.append(sequence)
+                await self._socket.send_bytes(packed)
+        await self._socket.close(self._close_code)
+        raise WebSocketDisconnect(self._close_code)
+
+    async def hear_all(self, hear: Callable[[str], None]) -> None:
+        """Give every text of the page to `hear`, and its `BadMessageError` back to the page.
+
+        Raises:
+            WebSocketDisconnect: when the page has gone.
+        """
+        while True:
+            event = await self._socket.receive()
+            if event["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(event["code"], event.get("reason"))
+            try:
+                if event.get("text") is None:
+                    raise BadMessageError("a binary message", "JSON text")
+                hear(event["text"])
+            except BadMessageError as error:
+                log.info("page %s: %s", self.page, error)
+                self.tell({"type": "error", "message": error.found, "expected": error.expected})
+
+
+class Audience:
+    """Takes what pages say to the driver, and what the driver publishes to the pages."""
+
+    def __init__(self, driver: Driver, settings: PlaySettings, hello: dict[str, Any]) -> None:
+        self._driver = driver
+        self._settings = settings
+        self._hello = hello
+        self._members: list[Member] = []
+        self._operator: Member | None = None
+        self._newest: tuple[int, bytes] | None = None
+        self._num_starts = len(hello["starts"])
+
+    async def serve(self, socket: WebSocket, page: str) -> None:
+        """Stay with an accepted connection until it ends."""
+        for other in [other for other in self._members if other.page == page]:
+            self._leave(other)
+            other.hang_up(CLOSE_REPLACED)
+        member = self._join(socket, page)
+        try:
+            async with asyncio.TaskGroup() as talk:
+                talk.create_task(member.send_all())
+                talk.create_task(member.hear_all(lambda text: self._hear(member, text)))
+        except* WebSocketDisconnect:
+            log.debug("page %s left", page)
+        finally:
+            self._leave(member)
+
+    def publish(self, event: Timed | SessionState) -> None:
+        """Pass on what the driver made."""
+        if isinstance(event, SessionState):
+            self._announce()
+        elif event.delay > 0:
+            asyncio.get_running_loop().call_later(event.delay, self._show, event.frame)
+        else:
+            self._show(event.frame)
+
+    def _show(self, frame: Frame) -> None:
+        # the last frames of a slow step may come due after the first of the next one: they have lost
+        if self._newest is not None and frame.sequence < self._newest[0]:
+            return
+        self._newest = (frame.sequence, pack(frame))
+        for member in self._members:
+            member.offer(*self._newest)
+
+    def _join(self, socket: WebSocket, page: str) -> Member:
+        member = Member(socket, page, self._settings.frames_in_flight)
+        self._members.append(member)
+        if self._operator is None:
+            self._operator = member
+        member.tell(self._hello)
+        if self._newest is not None:
+            member.offer(*self._newest)
+        self._driver.watch(True)
+        self._announce()
+        return member
+
+    def _leave(self, member: Member) -> None:
+        if member not in self._members:
+            return
+        self._members.remove(member)
+        if self._operator is member:
+            self._operator = None
+            self._driver.release()
+        self._driver.watch(bool(self._members))
+        self._announce()
+
+    def _announce(self) -> None:
+        state = asdict(self._driver.state())
+        for member in self._members:
+            member.tell(
+                {
+                    "type": "session",
+                    **state,
+                    "driving": member is self._operator,
+                    "driven": self._operator is not None,
+                    "pages": len(self._members),
+                }
+            )
+
+    def _hear(self, member: Member, text: str) -> None:
+        message = parse(text, max_bytes=self._settings.max_message_bytes)
+        if isinstance(message, Ping):
+            member.tell({"type": "pong", "time": message.time})
+            return
+        if isinstance(message, Shown):
+            member.shown(message.sequence)
+            return
+        if isinstance(message, Take) and self._operator is None:
+            self._operator = member
+        if self._operator is not member:
+            whose = "another page drives" if self._operator is not None else "this page only watches"
+            raise BadMessageError(f"{message.type}: {whose}", f"{Take.form}, granted when nobody drives")
+        self._obey(message)
+        if not isinstance(message, Drive):
+            self._announce()
+
+    def _obey(self, message: PageMessage) -> None:
+        match message:
+            case Drive():
+                expected = len(self._driver.controls.columns)
+                if len(message.values) != expected:
+                    raise BadMessageError(
+                        f"drive.values: {len(message.values)} numbers",
+                        f"{expected}: {', '.join(self._driver.controls.embodiment.action_names()) or 'no actions'}",
+                    )
+                values = np.array(message.values, dtype=np.float32)
+                self._driver.drive(Command(values=values, id=message.id, time=message.time), episode=message.episode)
+            case Reset():
+                if message.start is not None and message.start >= self._num_starts:
+                    raise BadMessageError(f"reset.start: {message.start}", f"0 to {self._num_starts - 1}, or null")
+                self._driver.reset(message.start)
+            case Pause():
+                self._driver.pause(message.paused)
+            case Speed():
+                self._driver.unlimited(message.unlimited)

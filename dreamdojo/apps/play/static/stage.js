@@ -1,0 +1,105 @@
+// The pictures: one per world and camera. The newest frame wins; a frame is acknowledged once it is on the screen.
+
+import { element } from "./dom.js";
+import { Pad } from "./pad.js";
+
+export class Stage {
+  #root;
+  #mediaType;
+  #views = []; // { world, canvas, context, ms, badge }
+  #next = null;
+  #busy = false;
+
+  // on: { shown(header), skipped(header), dragged(amounts or null), failed(reason) }
+  constructor(root, hello, on) {
+    this.#root = root;
+    this.#mediaType = hello.media_type;
+    this.on = on;
+    root.replaceChildren();
+    hello.worlds.forEach((world, tone) => {
+      for (const camera of world.cameras) this.#add(world, camera, tone);
+    });
+    root.style.setProperty("--count", this.#views.length);
+    root.style.setProperty("--narrow-count", Math.min(2, this.#views.length));
+  }
+
+  show(header, pictures) {
+    // what this page had no time to draw still counts as shown: its place is free again
+    if (this.#next) this.on.skipped(this.#next[0]);
+    this.#next = [header, pictures];
+    if (!this.#busy) this.#draw();
+  }
+
+  badge(text) {
+    for (const { badge } of this.#views) badge.textContent = text;
+  }
+
+  async #draw() {
+    this.#busy = true;
+    while (this.#next) {
+      const [header, pictures] = this.#next;
+      this.#next = null;
+      try {
+        const blobs = pictures.map((bytes) => new Blob([bytes], { type: this.#mediaType }));
+        const bitmaps = await Promise.all(blobs.map((blob) => createImageBitmap(blob)));
+        bitmaps.forEach((bitmap, i) => this.#paint(this.#views[i], bitmap));
+        for (const { world, step_ms: ms } of header.views) {
+          const view = this.#views.find((candidate) => candidate.world === world);
+          view.ms.textContent = ms === null ? "" : `${ms.toFixed(1)} ms`;
+        }
+      } catch (error) {
+        this.on.failed(`A picture could not be read: ${error.message}`);
+      }
+      this.on.shown(header);
+    }
+    this.#busy = false;
+  }
+
+  #paint({ canvas, context, screen }, bitmap) {
+    if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) {
+      canvas.width = bitmap.width;
+      canvas.height = bitmap.height;
+      screen.style.aspectRatio = `${bitmap.width} / ${bitmap.height}`;
+    }
+    context.drawImage(bitmap, 0, 0);
+    bitmap.close();
+  }
+
+  #add(world, camera, tone) {
+    const title = world.cameras.length > 1 ? `${world.label}, ${camera}` : world.label;
+    const canvas = element("canvas", { role: "img", "aria-label": title });
+    canvas.width = canvas.height = 1;
+    const badge = element("span", { class: "badge" });
+    const screen = element("div", { class: "screen" }, canvas, badge);
+    const ms = element("span", { class: "ms quiet" });
+    const caption = element("figcaption", {}, element("span", { class: "name" }, title), ms);
+    this.#root.append(element("figure", { class: `view tone-${tone % 4}` }, caption, screen));
+    this.#views.push({ world: world.name, canvas, context: canvas.getContext("2d"), ms, badge, screen });
+    this.#listen(screen);
+  }
+
+  // Dragging on a picture is a stick that starts wherever the drag does.
+  #listen(screen) {
+    let puck = null;
+    Pad.track(screen, {
+      begin: (x, y) => {
+        puck = element("div", { class: "drag" }, element("i", {}));
+        puck.style.left = `${x}px`;
+        puck.style.top = `${y}px`;
+        puck.style.setProperty("--reach", `${screen.clientWidth / 5}px`);
+        screen.append(puck);
+      },
+      move: (dx, dy) => {
+        const reach = screen.clientWidth / 5;
+        const scale = Math.min(1, reach / Math.hypot(dx, dy || 1e-9)) / reach;
+        const [right, down] = [dx * scale, dy * scale];
+        puck.firstChild.style.transform = `translate(${right * reach}px, ${down * reach}px)`;
+        this.on.dragged({ right, forward: -down });
+      },
+      end: () => {
+        puck.remove();
+        this.on.dragged(null);
+      },
+    });
+  }
+}

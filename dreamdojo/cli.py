@@ -1,0 +1,81 @@
+"""One command, typed from dataclasses. `dreamdojo --help` imports nothing heavy; each command loads what it needs."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from dreamdojo.errors import ConfigError, DreamDojoError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("dreamdojo.demo:Demo", "The whole chain: from video to a robot world model you can drive, and a report."),
+    "simulate": ("dreamdojo.commands:Simulate", "Write datasets from the dojo: human video, robot episodes."),
+    "curate": ("dreamdojo.commands:Curate", "Turn video files into a dataset."),
+    "train-tokenizer": ("dreamdojo.commands:TrainTokenizer", "Train the video tokenizer."),
+    "encode": ("dreamdojo.commands:Encode", "Encode a dataset's frames to latents."),
+    "train-latent-action": ("dreamdojo.commands:TrainLatentAction", "Train the latent action model on unlabelled video."),
+    "infer-latent-actions": ("dreamdojo.commands:InferLatentActions", "Infer the latent actions of a dataset."),
+    "pretrain": ("dreamdojo.commands:Pretrain", "Train the world model on human video and its latent actions."),
+    "posttrain": ("dreamdojo.commands:Posttrain", "Teach the world model a robot from its episodes."),
+    "distill": ("dreamdojo.commands:Distill", "Distil the teacher into a student of few steps."),
+    "evaluate": ("dreamdojo.commands:Evaluate", "Score a run on held-out episodes and write report.html."),
+    "play": ("dreamdojo.commands:Play", "Drive a world model in the browser."),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; errors raised on purpose are printed as one message, and Ctrl-C says how to go on."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _say(_overview())
+        return
+    try:
+        _run(arguments[0], arguments[1:])
+    except DreamDojoError as error:
+        _say(f"{type(error).__name__}: {error}", to=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        _say("Stopped. What was done is kept: the same command goes on from there.", to=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"Perhaps you meant {close[0]}." if close else "dreamdojo --help lists them."
+        raise ConfigError(f"there is no command {name!r}. {hint}")
+    import tyro
+
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    command = getattr(importlib.import_module(module), attribute)
+    preset, rest = command.preset_and_rest(arguments)
+    tyro.cli(
+        command,
+        prog=f"dreamdojo {name}" + (f" {preset.name}" if preset else ""),
+        description=COMMANDS[name][1],
+        args=rest,
+        default=command.with_preset(preset) if preset else None,
+    ).run()
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: dreamdojo COMMAND [PRESET] [OPTIONS]",
+            "",
+            "A robot world model: learn from unlabelled egocentric video, drive it, judge in it.",
+            "",
+            *lines,
+            "",
+            "dreamdojo COMMAND --help shows a command's options. Presets: nano.",
+        ]
+    )
+
+
+def _say(text: str, to: TextIO | None = None) -> None:
+    (to or sys.stdout).write(text + "\n")

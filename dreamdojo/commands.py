@@ -1,0 +1,290 @@
+"""The commands of the stages: paths and a preset in, one stage run. Every field is a command-line option."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import torch
+import tyro
+from rich.console import Console
+
+from dreamdojo import stages
+from dreamdojo.curation.curate import CurateSettings, curate
+from dreamdojo.dataset.read import Dataset, open_dataset
+from dreamdojo.dataset.split import split_episodes
+from dreamdojo.errors import ConfigError
+from dreamdojo.presets import NANO, Preset, find_preset
+from dreamdojo.stages import Episodes, Run
+from dreamdojo.training.device import Device, Precision, choose_compute
+from dreamdojo.training.progress import progress_line
+from dreamdojo.training.trackers import TrackerName
+
+console = Console(file=sys.stderr, highlight=False)
+
+
+@dataclass(kw_only=True)
+class Command:
+    """A command without a preset."""
+
+    @classmethod
+    def preset_and_rest(cls, arguments: Sequence[str]) -> tuple[Preset | None, list[str]]:
+        """Split a leading preset name off the arguments, for commands that take one."""
+        return None, list(arguments)
+
+
+@dataclass(kw_only=True)
+class PresetCommand(Command):
+    """A command that follows a preset and works in a run folder."""
+
+    preset: Annotated[Preset, tyro.conf.arg(name="")]
+    run_folder: Annotated[Path, tyro.conf.arg(name="run")] = Path("runs/nano")
+    """Run folder: what earlier stages wrote is read from here, and what this one makes goes here."""
+    device: Device = "auto"
+    """Where to compute."""
+    precision: Precision = "auto"
+    """bfloat16 where it is faster, unless said otherwise."""
+    threads: int | None = None
+    """CPU threads; all cores by default."""
+    workers: int = 2
+    """Processes that decode video."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Experiment trackers beside metrics.jsonl."""
+
+    @classmethod
+    def preset_and_rest(cls, arguments: Sequence[str]) -> tuple[Preset | None, list[str]]:
+        """The preset named first, or `nano`."""
+        if arguments and not arguments[0].startswith("-"):
+            return find_preset(arguments[0]), list(arguments[1:])
+        return NANO, list(arguments)
+
+    @classmethod
+    def with_preset(cls, preset: Preset) -> Self:
+        """An instance whose other required fields are still to be given."""
+        required: dict[str, Any] = {name: tyro.MISSING for name in cls._required()}
+        return cls(preset=preset, run_folder=Path("runs") / preset.name, **required)
+
+    @classmethod
+    def _required(cls) -> tuple[str, ...]:
+        return ()
+
+    def open_run(self) -> Run:
+        """The run, after saying what was chosen and why."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        compute = choose_compute(self.device, self.precision)
+        console.print(f"preset {self.preset.name}, {compute.reason}, {torch.get_num_threads()} threads")
+        return Run(
+            folder=self.run_folder,
+            preset=self.preset,
+            compute=compute,
+            trackers=self.trackers,
+            workers=self.workers,
+        )
+
+
+def all_episodes(path: Path, camera: str | None = None) -> Episodes:
+    """A dataset with all of its episodes."""
+    dataset = open_dataset(path)
+    return Episodes(dataset=dataset, indices=tuple(e.index for e in dataset.episodes), camera=camera)
+
+
+def train_and_test(
+    dataset: Dataset, *, test_fraction: float, minutes: float | None, camera: str | None = None
+) -> tuple[Episodes, Episodes]:
+    """Split a dataset by episode; of the training part, keep the first episodes that fill `minutes`."""
+    train, test = split_episodes(dataset, test_fraction=test_fraction, seed=0)
+    if minutes is not None:
+        train = first_minutes(dataset, train, minutes)
+    return (
+        Episodes(dataset=dataset, indices=tuple(train), camera=camera),
+        Episodes(dataset=dataset, indices=tuple(test), camera=camera),
+    )
+
+
+def first_minutes(dataset: Dataset, indices: Sequence[int], minutes: float) -> list[int]:
+    """As many of the episodes, in order, as fit into `minutes`.
+
+    Raises:
+        ConfigError: if not even the first fits.
+    """
+    kept, seconds = [], 0.0
+    for index in indices:
+        seconds += dataset.episode(index).length / dataset.fps
+        if seconds > minutes * 60 + 1e-6:
+            break
+        kept.append(index)
+    if not kept:
+        raise ConfigError(f"{dataset.root}: no episode fits into {minutes:g} minutes; allow more")
+    return kept
+
+
+@dataclass(kw_only=True)
+class Simulate(Command):
+    """Write datasets from the dojo."""
+
+    out: Path
+    """Folder for the datasets; one folder per body appears in it."""
+    bodies: tuple[Literal["human", "arm"], ...] = ("human", "arm")
+    """Whose episodes to simulate."""
+    episodes: int = 50
+    """Episodes of each body."""
+    frames: int = 64
+    """Frames of an episode."""
+    split: str = "train"
+    """Which seeds: train, test, demo, ood_shape, ood_colour, ood_layout or ood_lighting."""
+    difficulty: Literal["gentle", "normal", "clutter"] = "gentle"
+    """How hard the scenes are."""
+    size: int = 128
+    """Side of a frame in pixels."""
+    depth: bool = False
+    """Whether to write metric depth video too."""
+    workers: int = 2
+    """Processes."""
+
+    def run(self) -> None:
+        """Simulate."""
+        from dreamdojo.dojo.simulate import SimulateSettings, simulate
+
+        for body in self.bodies:
+            settings = SimulateSettings(
+                body=body,
+                split=self.split,
+                episodes=self.episodes,
+                frames=self.frames,
+                difficulty=self.difficulty,
+                size=self.size,
+                depth=self.depth,
+            )
+            with progress_line(f"simulate {body}") as report:
+                simulate(settings, self.out / body, workers=self.workers, progress=report)
+
+
+@dataclass(kw_only=True)
+class Curate(Command):
+    """Turn video files into a dataset."""
+
+    videos: tyro.conf.Positional[Path]
+    """A folder of videos, or one video."""
+    out: Path
+    """The dataset to write."""
+    settings: Annotated[CurateSettings, tyro.conf.arg(name="")] = field(default_factory=CurateSettings)
+
+    def run(self) -> None:
+        """Curate."""
+        with progress_line("curate") as report:
+            result = curate(self.videos, self.out, self.settings, progress=lambda d, n: report(d, n, "videos"))
+        console.print(str(result))
+
+
+@dataclass(kw_only=True)
+class TrainTokenizer(PresetCommand):
+    """Train the video tokenizer."""
+
+    data: tuple[Path, ...]
+    """Datasets whose frames to learn."""
+
+    @classmethod
+    def _required(cls) -> tuple[str, ...]:
+        return ("data",)
+
+    def run(self) -> None:
+        """Train."""
+        stages.tokenizer_stage(self.open_run(), [all_episodes(path) for path in self.data])
+
+
+@dataclass(kw_only=True)
+class _OfDataset(PresetCommand):
+    """A command on one dataset."""
+
+    data: Path
+    """The dataset."""
+    camera: str | None = None
+    """Its camera, where it has several."""
+
+    @classmethod
+    def _required(cls) -> tuple[str, ...]:
+        return ("data",)
+
+    def episodes(self) -> Episodes:
+        """All episodes of the dataset."""
+        return all_episodes(self.data, self.camera)
+
+
+class Encode(_OfDataset):
+    """Encode a dataset's frames to latents."""
+
+    def run(self) -> None:
+        """Encode."""
+        console.print(str(self.open_run().latents(self.episodes())))
+
+
+class TrainLatentAction(_OfDataset):
+    """Train the latent action model on unlabelled video."""
+
+    def run(self) -> None:
+        """Train."""
+        stages.latent_action_stage(self.open_run(), self.episodes())
+
+
+class InferLatentActions(_OfDataset):
+    """Infer the latent actions of a dataset."""
+
+    def run(self) -> None:
+        """Infer."""
+        console.print(str(self.open_run().latent_actions(self.episodes())))
+
+
+class Pretrain(_OfDataset):
+    """Train the world model on human video and its latent actions."""
+
+    def run(self) -> None:
+        """Train."""
+        stages.pretrain_stage(self.open_run(), self.episodes())
+
+
+@dataclass(kw_only=True)
+class _OfRobot(PresetCommand):
+    """A command on a robot's dataset."""
+
+    robot: Path
+    """The robot's dataset."""
+    camera: str | None = None
+    """Its camera, where it has several."""
+    minutes: float | None = None
+    """Use only the first episodes that fill so many minutes."""
+    test_fraction: float = 0.2
+    """Share of its episodes that are held out (a split that the dataset declares goes first)."""
+
+    @classmethod
+    def _required(cls) -> tuple[str, ...]:
+        return ("robot",)
+
+    def split(self) -> tuple[Episodes, Episodes]:
+        """Training and held-out episodes."""
+        dataset = open_dataset(self.robot)
+        return train_and_test(dataset, test_fraction=self.test_fraction, minutes=self.minutes, camera=self.camera)
+
+
+@dataclass(kw_only=True)
+class Posttrain(_OfRobot):
+    """Teach the world model a robot from its episodes."""
+
+    human: Path | None = None
+    """Human video to mix in, so that what it taught is not forgotten."""
+
+    def run(self) -> None:
+        """Train."""
+        human = all_episodes(self.human) if self.human else None
+        stages.posttrain_stage(self.open_run(), self.split()[0], human)
+
+
+class Distill(_OfRobot):
+    """Distil the teacher into a student of few steps."""
+
+    def run(self) -> None:
+        """Distil."""
+        stages.student_stage(self.open_run(), self.split()[0])

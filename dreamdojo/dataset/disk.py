@@ -1,0 +1,85 @@
+"""Writing to disk so that what stands under its final name is whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dreamdojo.errors import DataError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def disk_full(path: Path, *, needed: int | None = None) -> Iterator[None]:
+    """Turn "no space left" while writing below `path` into an error that a person can act on.
+
+    Args:
+        path: what was being written.
+        needed: bytes that the write takes, where known.
+
+    Raises:
+        DataError: saying how much was needed and how much is free.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL and "No space left" not in str(error):
+            raise
+        wanted = "" if needed is None else f"{_megabytes(needed)} of "
+        raise DataError(
+            f"{path}: expected {wanted}free disk space to write it, found the disk full "
+            f"({_free(path)} free). Nothing was left under its final name; free some space or choose another folder."
+        ) from error
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write readable JSON, refusing NaN, which is not JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, *, of: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: naming `of`, the thing it should describe, if it is missing or not JSON.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{of}: expected {path}, found no such file. Check the path.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{of}: expected JSON in {path}, found {error}. The file may be cut short.") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{of}: expected a JSON object in {path}, found a {type(value).__name__}")
+    return value
+
+
+def partial_path(final: Path) -> Path:
+    """Where something is built before it is renamed to `final`: its own name for each process."""
+    return final.with_name(f".{final.name}.partial-{os.getpid()}")
+
+
+def remove_empty_folders(root: Path) -> None:
+    """Remove folders below `root` that hold nothing."""
+    for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _free(path: Path) -> str:
+    for place in (path, *path.parents):
+        if place.exists():
+            return _megabytes(shutil.disk_usage(place).free)
+    return "an unknown amount"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"

@@ -1,0 +1,392 @@
+"""Reading LeRobot datasets (v3.0, v2.1, v2.0). Every array has time on axis 0; only the frames asked for are decoded.
+
+dataset = open_dataset("recordings/robot")
+dataset.frames(0, range(40, 48), size=64)      # 8 64 64 3, uint8
+dataset.actions(0)                             # t a, float32
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dreamdojo.dataset import stats as statistics
+from dreamdojo.dataset.depth import DepthRange
+from dreamdojo.dataset.disk import read_json
+from dreamdojo.dataset.embodiment import Embodiment
+from dreamdojo.dataset.foreign import derive_embodiment, find_cameras, read_modality
+from dreamdojo.dataset.layout import EpisodeRecord, Layout, read_layout
+from dreamdojo.dataset.schema import ACTION, EMBODIMENT_PATH, STATE, CameraSpec
+from dreamdojo.dataset.stats import FeatureStats
+from dreamdojo.errors import DataError
+from dreamdojo.video import Size, VideoReader
+
+_MAX_READERS = 16
+_MAX_COLUMNS = 64
+_RATE_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One continuous recording."""
+
+    index: int
+    """Number by which the dataset's methods know it."""
+    length: int
+    """Frames."""
+    task: str
+    """What is being done, in words; may be empty."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What else the dataset states about it, e.g. `split` or `seed`."""
+
+
+def open_dataset(root: Path | str) -> Dataset:
+    """Open a dataset folder and check that every file its meta names is there.
+
+    Raises:
+        DataError: naming the dataset and what is wrong with it.
+    """
+    return Dataset(read_layout(Path(root)))
+
+
+class Dataset:
+    """A dataset on disk. It can be pickled, and used after a fork: open files are never shared between processes."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.root = layout.root
+        self.version = layout.version
+        self.info = layout.info
+        self.fps = float(layout.info["fps"])
+        if not self.fps > 0:
+            raise DataError(f"dataset {self.root}: expected a positive fps, found {self.fps}")
+        self._layout = layout
+        self._records = {record.index: record for record in layout.episodes}
+        modality = read_modality(self.root)
+        self.cameras, self._pictures, self._depths = find_cameras(self.root, self.info, modality)
+        self.episodes = [
+            Episode(index=r.index, length=r.length, task=r.tasks[0] if r.tasks else "", meta=r.meta)
+            for r in layout.episodes
+        ]
+        self._forget()
+        self._check_files()
+        declared = self.root / EMBODIMENT_PATH
+        if declared.is_file():
+            self.embodiment = Embodiment.from_dict(read_json(declared, of=f"dataset {self.root}"))
+        else:
+            self.embodiment = derive_embodiment(self.root, self.info, modality, self.stats)
+
+    cameras: dict[str, CameraSpec]
+    """Camera name -> its pictures, in the order of `info.json`."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Dataset({str(self.root)!r}, {self.version}, {self.embodiment.name}, {len(self.episodes)} episodes, "
+            f"{self.num_frames} frames at {self.fps:g} fps, cameras {list(self.cameras)})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_readers", "_columns")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    @property
+    def num_frames(self) -> int:
+        """Frames over all episodes."""
+        return sum(episode.length for episode in self.episodes)
+
+    @property
+    def num_decoded(self) -> int:
+        """Frames that the open decoders have produced so far: what random access has cost."""
+        return sum(reader.num_decoded for reader in self._readers.values())
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that `column` reads."""
+        return [key for key, feature in self.info["features"].items() if feature["dtype"] not in ("video", "image")]
+
+    @cached_property
+    def stats(self) -> FeatureStats:
+        """Statistics of the features: the dataset's own, or, where it has none, of its numeric columns."""
+        if self._layout.stats is not None:
+            return self._layout.stats
+        names = [key for key in self.columns if self.info["features"][key]["dtype"] != "string"]
+        parts = [statistics.numeric(names, {key: self.column(key, index) for key in names}) for index in self._records]
+        return statistics.combine(parts)
+
+    @cached_property
+    def hash(self) -> str:
+        """32 hex digits that change when the dataset does.
+
+        Cheap, so not of every byte: all of `meta/`, and of each data and video file its name, its size and its first
+        and last 64 KiB, where Parquet and MP4 keep their tables of contents.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        meta = sorted(path for path in (self.root / "meta").rglob("*") if path.is_file())
+        for path in meta:
+            digest.update(f"{path.relative_to(self.root).as_posix()}\0".encode() + path.read_bytes())
+        for path in sorted(self._files()):
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                digest.update(f"{path.relative_to(self.root).as_posix()}\0{size}\0".encode() + file.read(1 << 16))
+                file.seek(max(0, size - (1 << 16)))
+                digest.update(file.read())
+        return digest.hexdigest()
+
+    def episode(self, index: int) -> Episode:
+        """The episode of that number.
+
+        Raises:
+            DataError: if there is none.
+        """
+        self._record(index)
+        return next(episode for episode in self.episodes if episode.index == index)
+
+    def frames(
+        self,
+        episode_index: int,
+        indices: Sequence[int] | np.ndarray,
+        camera: str | None = None,
+        size: Size | None = None,
+    ) -> np.ndarray:
+        """Pictures of an episode: `t h w 3` uint8, in the order asked for.
+
+        Args:
+            episode_index: the episode's number.
+            indices: frames of the episode, counted from 0.
+            camera: name of the camera; may be left out where there is only one.
+            size: centre-crop and area-resize each picture to this.
+
+        Raises:
+            DataError: if the camera, the episode or a frame does not exist, or the video does not decode.
+        """
+        camera = self.camera(camera)
+        return self._read(episode_index, indices, self._pictures[camera], "rgb", size)
+
+    def depth(
+        self,
+        episode_index: int,
+        indices: Sequence[int] | np.ndarray,
+        camera: str | None = None,
+        size: Size | None = None,
+    ) -> np.ndarray:
+        """Depth of an episode in metres: `t h w` float32. Like `frames`; resizing picks pixels, it averages nothing.
+
+        Raises:
+            DataError: also if the camera has no depth.
+        """
+        camera = self.camera(camera)
+        if camera not in self._depths:
+            having = [name for name, spec in self.cameras.items() if spec.depth]
+            raise DataError(
+                f"dataset {self.root}: camera {camera} has no depth; cameras with depth: {having or 'none'}"
+            )
+        key = self._depths[camera]
+        info = {**(self.info["features"][key].get("video_info") or {}), **(self.info["features"][key]["info"] or {})}
+        codes = self._read(episode_index, indices, key, "gray12", size)
+        return DepthRange.from_info(info, of=f"dataset {self.root}, feature {key}").dequantize(codes)
+
+    def column(self, key: str, episode_index: int) -> np.ndarray:
+        """A column of an episode, as stored: `t` or `t ...`; text as an array of str objects.
+
+        Raises:
+            DataError: naming dataset, column and episode, if the column, the file or rows are missing.
+        """
+        record = self._record(episode_index)
+        owner = self._file_column(record, "episode_index")
+        rows = np.flatnonzero(owner == record.index)
+        if len(rows) != record.length or (len(rows) and rows[-1] - rows[0] + 1 != len(rows)):
+            raise DataError(
+                f"{self._where(record)}: expected {record.length} consecutive rows in "
+                f"{record.data.relative_to(self.root)}, found {len(rows)}. The meta and the data do not belong "
+                "together; copy the dataset again."
+            )
+        values = self._file_column(record, key)[rows[0] : rows[-1] + 1]
+        shape = tuple(self.info["features"].get(key, {}).get("shape", ()))
+        return values.reshape(len(values), *shape) if len(shape) > 1 else values
+
+    def actions(self, episode_index: int) -> np.ndarray:
+        """Actions `t a`, float32, in the embodiment's units; row t is done between frame t and frame t + 1.
+
+        Raises:
+            DataError: if the dataset has none, they are not finite, or their width is not the embodiment's.
+        """
+        return self._numbers(ACTION, episode_index, self.embodiment.action_dim)
+
+    def states(self, episode_index: int) -> np.ndarray:
+        """Proprioceptive states `t s`, float32, in the embodiment's units.
+
+        Raises:
+            DataError: if the dataset has none, they are not finite, or their width is not the embodiment's.
+        """
+        return self._numbers(STATE, episode_index, self.embodiment.state_dim)
+
+    def timestamps(self, episode_index: int) -> np.ndarray:
+        """Seconds since the episode's first frame, `t` float64.
+
+        Raises:
+            DataError: if time does not advance by one frame per row at the dataset's fps.
+        """
+        record = self._record(episode_index)
+        times = self.column("timestamp", episode_index).astype(np.float64)
+        times -= times[0]
+        if len(times) > 1:
+            steps = np.diff(times)
+            typical = float(np.median(steps))
+            if not (steps > 0).all() or abs(typical * self.fps - 1) > _RATE_TOLERANCE:
+                rate = f"{1 / typical:.3g} fps" if typical > 0 else "time standing still"
+                raise DataError(
+                    f"{self._where(record)}: expected timestamps rising at {self.fps:g} fps (info.json), found {rate}, "
+                    f"steps from {steps.min():.4f} to {steps.max():.4f} s. Correct the fps or the column `timestamp`."
+                )
+        return times
+
+    def close(self) -> None:
+        """Close the video files that reading has opened; reading opens them again."""
+        for reader in self._readers.values():
+            reader.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._readers: OrderedDict[Path, VideoReader] = OrderedDict()
+        self._columns: OrderedDict[tuple[Path, str], np.ndarray] = OrderedDict()
+        self._process = os.getpid()
+
+    def _record(self, index: int) -> EpisodeRecord:
+        if index not in self._records:
+            known = f"{min(self._records)} to {max(self._records)}"
+            raise DataError(f"dataset {self.root}: expected an episode from {known}, got {index}")
+        return self._records[index]
+
+    def _where(self, record: EpisodeRecord) -> str:
+        return f"dataset {self.root}, episode {record.index}"
+
+    def camera(self, camera: str | None = None) -> str:
+        """The name of a camera, checked; without a name, the only camera.
+
+        Raises:
+            DataError: listing the cameras, if there is no such camera or none is named where there are several.
+        """
+        if camera is None and len(self.cameras) == 1:
+            return next(iter(self.cameras))
+        if camera is None or camera not in self.cameras:
+            asked = "no camera was named" if camera is None else f"there is no camera {camera!r}"
+            raise DataError(f"dataset {self.root}: {asked}; it has {', '.join(self.cameras) or 'none'}. Choose one.")
+        return camera
+
+    def _numbers(self, key: str, episode_index: int, width: int) -> np.ndarray:
+        record = self._record(episode_index)
+        values = self.column(key, episode_index).astype(np.float32)
+        values = values.reshape(len(values), -1)
+        if values.shape[1] != width:
+            raise DataError(
+                f"{self._where(record)}: expected {width} numbers in column {key}, as the embodiment "
+                f"{self.embodiment.name} declares, found {values.shape[1]}"
+            )
+        if not np.isfinite(values).all():
+            row, place = np.argwhere(~np.isfinite(values))[0]
+            raise DataError(
+                f"{self._where(record)}: column {key} expected finite numbers, found {values[row, place]} at frame "
+                f"{row}, number {place}. Repair the recording or leave the episode out."
+            )
+        return values
+
+    def _read(
+        self,
+        episode_index: int,
+        indices: Sequence[int] | np.ndarray,
+        key: str,
+        pixels: Literal["rgb", "gray12"],
+        size: Size | None,
+    ) -> np.ndarray:
+        record = self._record(episode_index)
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if len(chosen) == 0 or chosen.min() < 0 or chosen.max() >= record.length:
+            found = f"{chosen.min()} to {chosen.max()}" if len(chosen) else "an empty list"
+            raise DataError(f"{self._where(record)}: expected frames from 0 to {record.length - 1}, got {found}")
+        span = record.videos[key]
+        times = span.start + self.timestamps(episode_index)[chosen]
+        return self._reader(span.path, pixels).read_at(times, tolerance=0.49 / self.fps, size=size)
+
+    def _reader(self, path: Path, pixels: Literal["rgb", "gray12"]) -> VideoReader:
+        if self._process != os.getpid():
+            self._forget()
+        reader = self._readers.get(path)
+        if reader is None:
+            reader = VideoReader(path, pixels=pixels)
+            needed = sum(r.length for r in self._records.values() if any(s.path == path for s in r.videos.values()))
+            if reader.num_frames is not None and reader.num_frames < needed:
+                raise DataError(
+                    f"dataset {self.root}: expected {needed} frames in {path.relative_to(self.root)}, found "
+                    f"{reader.num_frames}. The video is cut short, or the meta belongs to another recording."
+                )
+            if reader.fps is not None and abs(reader.fps / self.fps - 1) > _RATE_TOLERANCE:
+                raise DataError(
+                    f"dataset {self.root}: expected {self.fps:g} fps (info.json) in {path.relative_to(self.root)}, "
+                    f"found {reader.fps:g}. Correct the fps in info.json or re-encode the video."
+                )
+            self._readers[path] = reader
+            if len(self._readers) > _MAX_READERS:
+                self._readers.popitem(last=False)[1].close()
+        self._readers.move_to_end(path)
+        return reader
+
+    def _file_column(self, record: EpisodeRecord, key: str) -> np.ndarray:
+        """A whole column of a Parquet file; the last few stay in memory."""
+        values = self._columns.get((record.data, key))
+        if values is None:
+            try:
+                names = pq.read_schema(record.data).names
+                if key not in names:
+                    raise DataError(
+                        f"{self._where(record)}: expected a column {key!r} in {record.data.relative_to(self.root)}, "
+                        f"found {', '.join(names)}. Add it to the dataset, or choose another."
+                    )
+                values = _to_numpy(pq.read_table(record.data, columns=[key])[key], f"{self._where(record)}: {key}")
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(
+                    f"{self._where(record)}: expected a readable Parquet file {record.data.relative_to(self.root)}, "
+                    f"found {error}. Copy the dataset again."
+                ) from error
+            self._columns[record.data, key] = values
+            if len(self._columns) > _MAX_COLUMNS:
+                self._columns.popitem(last=False)
+        self._columns.move_to_end((record.data, key))
+        return values
+
+    def _files(self) -> set[Path]:
+        used = {*self._pictures.values(), *self._depths.values()}
+        spans = [span for r in self._records.values() for key, span in r.videos.items() if key in used]
+        return {record.data for record in self._records.values()} | {span.path for span in spans}
+
+    def _check_files(self) -> None:
+        missing = sorted(path for path in self._files() if not path.is_file())
+        if missing:
+            raise DataError(
+                f"dataset {self.root}: expected the file {missing[0].relative_to(self.root)}, found no such file "
+                f"({len(missing)} of {len(self._files())} are missing). Copy the dataset again."
+            )
+
+
+def _to_numpy(column: pa.ChunkedArray, what: str) -> np.ndarray:
+    array = column.combine_chunks()
+    if array.null_count:
+        raise DataError(f"{what} expected a value in every row, found {array.null_count} empty ones")
+    if pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) or pa.types.is_large_list(array.type):
+        lengths = {len(row) for row in array} if not pa.types.is_fixed_size_list(array.type) else {array.type.list_size}
+        if len(lengths) != 1:
+            raise DataError(f"{what} expected rows of one length, found lengths {sorted(lengths)}")
+        inner = _to_numpy(pa.chunked_array([array.flatten()]), what)
+        return inner.reshape(len(array), lengths.pop(), *inner.shape[1:])
+    return array.to_numpy(zero_copy_only=False)

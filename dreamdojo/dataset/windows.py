@@ -1,0 +1,101 @@
+"""Windows of episodes for training: several sources and embodiments mixed into one batch.
+
+The batch of step `i` is a function of `(seed, i)` alone, so a resumed run sees what an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamdojo.errors import ConfigError, DataError
+
+Arrays = Mapping[str, np.ndarray]
+"""Arrays of one episode, aligned on axis 0 (time); they may be memory maps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Episodes of one embodiment and how often they are drawn."""
+
+    embodiment: str
+    """Whose actions the episodes carry."""
+    episodes: Sequence[Arrays]
+    """One mapping per episode, all with the same keys."""
+    weight: float = 1.0
+    """Relative share of the samples of a batch."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The samples of a batch, source by source, each key stacked on axis 0 with time on axis 1.
+
+    Samples of different embodiments have actions of different widths, so they stay apart; whoever wants one tensor of
+    something they share concatenates it.
+    """
+
+    by_embodiment: Mapping[str, Mapping[str, Tensor]]
+
+    def cat(self, key: str) -> Tensor:
+        """What all samples share, as one tensor, in the order of `by_embodiment`."""
+        return torch.cat([samples[key] for samples in self.by_embodiment.values()])
+
+
+class WindowSampler:
+    """Draws random windows of `length` rows, `stride` rows apart, uniformly over all windows of a source."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        strides: Sequence[int] = (1,),
+    ) -> None:
+        """Prepare the draw.
+
+        Raises:
+            ConfigError: if no weight is positive.
+            DataError: if a source has no episode that is long enough.
+        """
+        self.sources = [source for source in sources if source.weight > 0]
+        if not self.sources:
+            raise ConfigError("expected at least one source with a positive weight, got none")
+        self.length, self.batch_size, self.seed, self.strides = length, batch_size, seed, tuple(strides)
+        self._shares = np.array([source.weight for source in self.sources]) / sum(s.weight for s in self.sources)
+        span = (length - 1) * max(self.strides) + 1
+        self._episodes: list[np.ndarray] = []
+        self._cumulative: list[np.ndarray] = []
+        for source in self.sources:
+            rows = np.array([len(next(iter(episode.values()))) for episode in source.episodes])
+            starts = np.maximum(rows - span + 1, 0)
+            if starts.sum() == 0:
+                raise DataError(
+                    f"{source.embodiment}: expected at least one episode of {span} rows, the longest of "
+                    f"{len(rows)} has {rows.max(initial=0)}. Record longer episodes or use a shorter window."
+                )
+            self._cumulative.append(np.cumsum(starts))
+
+    def __call__(self, step: int) -> Windows:
+        """The batch of one step."""
+        random = np.random.default_rng([self.seed, step])
+        counts = random.multinomial(self.batch_size, self._shares)
+        samples: dict[str, dict[str, list[Tensor]]] = {}
+        for source, cumulative, count in zip(self.sources, self._cumulative, counts, strict=True):
+            for _ in range(count):
+                position = int(random.integers(cumulative[-1]))
+                index = int(np.searchsorted(cumulative, position, side="right"))
+                start = position - (int(cumulative[index - 1]) if index else 0)
+                stride = int(random.choice(self.strides))
+                rows = slice(start, start + (self.length - 1) * stride + 1, stride)
+                into = samples.setdefault(source.embodiment, {key: [] for key in source.episodes[index]})
+                for key, array in source.episodes[index].items():
+                    into[key].append(torch.from_numpy(np.ascontiguousarray(array[rows])))
+        return Windows(
+            {name: {key: torch.stack(parts) for key, parts in keys.items()} for name, keys in samples.items()}
+        )

@@ -1,0 +1,175 @@
+"""What stands on the table at the start of an episode: a seed becomes objects, their places and the look of the scene.
+
+The split that a seed belongs to decides what may appear: held-out shapes, colours, layouts and lighting are each drawn
+for their own `ood` split and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dreamdojo.dojo.appearance import Colour, Look, lighting, object_colour, table_texture
+from dreamdojo.dojo.body import Body
+from dreamdojo.dojo.difficulty import Difficulty
+from dreamdojo.dojo.geometry import IDENTITY, Quaternion, Vector, axis_angle, multiply
+from dreamdojo.dojo.objects import HELD_OUT_SHAPES, TRAIN_SHAPES, Shape
+from dreamdojo.dojo.splits import Split, split_of
+
+CAMERA = "head"
+"""Name of the camera."""
+CAMERA_POSITION: Vector = (-0.44, 0.0, 0.50)
+CAMERA_TARGET: Vector = (0.02, 0.0, 0.03)
+CAMERA_FOV = 40.0
+"""Vertical field of view, degrees."""
+
+AREA_LOW, AREA_HIGH = (-0.09, -0.13), (0.15, 0.14)
+"""Where objects are put, x and y, metres."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedObject:
+    """An object and where it is at the start."""
+
+    shape: Shape
+    """Its form."""
+    name: str
+    """Colour and form in words, e.g. `red mug`."""
+    colour: Colour
+    """RGB in [0, 1]."""
+    density: float
+    """Kilograms per cubic metre."""
+    friction: float
+    """Coefficient of sliding friction."""
+    position: Vector
+    """Of its origin, metres."""
+    quaternion: Quaternion
+    """Of its frame."""
+
+    @property
+    def standing(self) -> bool:
+        """Whether it stands upright, so that its grasps are where its shape says."""
+        _, x, y, _ = self.quaternion
+        return x * x + y * y < 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The start of an episode."""
+
+    seed: int
+    """That it was drawn from."""
+    split: Split
+    """That the seed belongs to."""
+    objects: tuple[PlacedObject, ...]
+    """What stands on the table."""
+    look: Look
+    """Light, table, camera and colours."""
+    start: Vector
+    """Where the effector begins, metres."""
+    start_yaw: float
+    """Its turn about the vertical, radians."""
+
+
+def draw_layout(seed: int, difficulty: Difficulty, body: Body) -> Layout:
+    """The layout of a seed. Objects and looks do not depend on the body, except for its own colours and start."""
+    split = split_of(seed)
+    rng = np.random.default_rng([seed, 0])
+    count = int(rng.integers(difficulty.objects[0], difficulty.objects[1] + 1))
+    if split == "ood_layout":
+        count = max(count, 2)
+    makers = HELD_OUT_SHAPES if split == "ood_shape" else TRAIN_SHAPES
+    shapes = [makers[str(rng.choice(list(makers)))](rng) for _ in range(count)]
+    if split == "ood_layout":
+        places = _row_and_stack(rng, shapes)
+    else:
+        places = _scatter(rng, shapes, difficulty.gap)
+    objects = []
+    for shape, (position, quaternion) in zip(shapes, places, strict=True):
+        word, colour = object_colour(rng, held_out=split == "ood_colour")
+        objects.append(
+            PlacedObject(
+                shape=shape,
+                name=f"{word} {shape.name}",
+                colour=colour,
+                density=float(rng.uniform(400, 1000)),
+                friction=float(rng.uniform(0.6, 1.1)),
+                position=position,
+                quaternion=quaternion,
+            )
+        )
+    look = _draw_look(rng, split, difficulty, body)
+    low, high = np.array(body.workspace_low), np.array(body.workspace_high)
+    start = rng.uniform((-0.08, -0.15, 0.11), (0.12, 0.12, 0.17))
+    x, y, z = (float(value) for value in np.clip(start, low, high))
+    yaw = float(rng.uniform(-0.4, 0.4)) + sum(body.yaw_range) / 2
+    return Layout(
+        seed=seed, split=split, objects=tuple(objects), look=look, start=(x, y, z), start_yaw=yaw
+    )
+
+
+def _draw_look(rng: np.random.Generator, split: Split, difficulty: Difficulty, body: Body) -> Look:
+    shift = rng.normal(0, difficulty.camera_shift, 3)
+    aim = rng.normal(0, difficulty.camera_turn, 3)
+    distance = math.dist(CAMERA_POSITION, CAMERA_TARGET)
+    px, py, pz = (float(value) for value in np.add(CAMERA_POSITION, shift))
+    tx, ty = (float(value) for value in np.add(CAMERA_TARGET[:2], aim[:2] * distance))
+    level = float(rng.uniform(0.18, 0.5))
+    return Look(
+        texture=table_texture(rng, contrast=difficulty.texture_contrast, held_out=split == "ood_colour"),
+        floor=(level, level * float(rng.uniform(0.95, 1.05)), level * float(rng.uniform(0.95, 1.1))),
+        lighting=lighting(rng, held_out=split == "ood_lighting"),
+        camera_position=(px, py, pz),
+        camera_target=(tx, ty, CAMERA_TARGET[2]),
+        camera_roll=float(aim[2]),
+        materials=body.materials(rng),
+    )
+
+
+def _scatter(
+    rng: np.random.Generator, shapes: list[Shape], gap: float
+) -> list[tuple[Vector, Quaternion]]:
+    """Places for objects side by side, at least `gap` metres apart; the gap gives way where there is no room."""
+    places: list[tuple[Vector, Quaternion]] = []
+    taken: list[tuple[float, float, float]] = []
+    for shape in shapes:
+        room = gap
+        for attempt in range(1000):
+            x, y = (float(value) for value in rng.uniform(AREA_LOW, AREA_HIGH))
+            if all(math.hypot(x - ox, y - oy) > shape.footprint + radius + room for ox, oy, radius in taken):
+                break
+            room = gap * (1 - attempt / 500)  # below zero footprints overlap: circles are wider than what they hold
+        turn = axis_angle((0, 0, 1), float(rng.uniform(-math.pi, math.pi)))
+        if shape.name in ("cylinder", "bottle") and rng.random() < 0.15:
+            turn = multiply(turn, axis_angle((0, 1, 0), math.pi / 2))  # lying
+        taken.append((x, y, shape.footprint))
+        places.append(((x, y, shape.rest_height(turn)), turn))
+    return places
+
+
+def _row_and_stack(rng: np.random.Generator, shapes: list[Shape]) -> list[tuple[Vector, Quaternion]]:
+    """Objects in touching rows, and upon one another where one has a flat top: never so in training."""
+    flat = {"box", "cylinder"}
+    places: list[tuple[Vector, Quaternion]] = []
+    direction = float(rng.uniform(-math.pi / 2, math.pi / 2))
+    centre = rng.uniform(np.add(AREA_LOW, 0.05), np.subtract(AREA_HIGH, 0.05))
+    along = -sum(shape.footprint for shape in shapes)
+    below: tuple[Shape, Vector] | None = None
+    for shape in shapes:
+        turn = axis_angle((0, 0, 1), direction)
+        if below is not None and below[0].name in flat and shape.name != "ball" and rng.random() < 0.7:
+            (under, (x, y, _)), below = below, None
+            places.append(((x, y, under.height + shape.rest_height(turn) + 0.0005), turn))
+            continue
+        along += shape.footprint
+        x, y = (float(v) for v in centre + along * np.array([math.cos(direction), math.sin(direction)]))
+        along += shape.footprint + 0.002
+        position = (x, y, shape.rest_height(turn))
+        below = (shape, position)
+        places.append((position, turn))
+    return places
+
+
+__all__ = ["CAMERA", "CAMERA_FOV", "IDENTITY", "Layout", "PlacedObject", "draw_layout"]

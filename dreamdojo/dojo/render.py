@@ -1,0 +1,122 @@
+"""Pictures of a scene: colour, metric depth and segmentation from the head camera.
+
+Vertices cost, not pixels: curved geoms are drawn coarsely, without multi-sampling, and without shadows unless the
+layout's lighting asks for them. Colour and depth come from one pass over the scene, segmentation from a second.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from dreamdojo.dojo.appearance import Look
+from dreamdojo.dojo.bodies import BODIES
+from dreamdojo.dojo.body import Body
+from dreamdojo.dojo.difficulty import GENTLE
+from dreamdojo.dojo.gl import Context
+from dreamdojo.dojo.layout import CAMERA, draw_layout
+from dreamdojo.dojo.scene import build_model, labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """What the head camera sees at one moment."""
+
+    rgb: np.ndarray
+    """`(h, w, 3)` uint8."""
+    depth: np.ndarray | None = None
+    """`(h, w)` float32: distance along the camera's line of sight, metres."""
+    segmentation: np.ndarray | None = None
+    """`(h, w)` uint8: 0 background, 1 table, 2 body, 3 and up the objects."""
+
+
+class Renderer:
+    """Draws every scene of one body at one size; scenes share it, also across threads."""
+
+    def __init__(self, body: Body, size: int) -> None:
+        model = build_model(body, draw_layout(0, GENTLE, body))
+        self._lock = threading.Lock()
+        self._gl = Context(size, size)
+        self._shape = (size, size)
+        self._texture = model.texture("table").id
+        self._uploaded: Look | None = None
+        with self._gl:
+            self._scene = mujoco.MjvScene(model, maxgeom=1000)
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+            mujoco.mjr_resizeOffscreen(size, size, self._context)
+            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
+        self._viewport = mujoco.MjrRect(0, 0, size, size)
+        self._option = mujoco.MjvOption()
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._camera.fixedcamid = model.camera(CAMERA).id
+
+    def draw(
+        self,
+        model: mujoco.MjModel,
+        data: mujoco.MjData,
+        look: Look,
+        *,
+        depth: bool = False,
+        segmentation: bool = False,
+    ) -> Picture:
+        """A picture of `data`, whose positions must be up to date, in a scene that was built with `look`."""
+        with self._lock, self._gl:
+            if look is not self._uploaded:  # the table's pattern has to reach the graphics memory
+                mujoco.mjr_uploadTexture(model, self._context, self._texture)
+                self._uploaded = look
+            everything = mujoco.mjtCatBit.mjCAT_ALL.value
+            mujoco.mjv_updateScene(model, data, self._option, None, self._camera, everything, self._scene)
+            flags, kinds = self._scene.flags, mujoco.mjtRndFlag
+            flags[kinds.mjRND_SHADOW], flags[kinds.mjRND_REFLECTION] = look.lighting.shadows, False
+            rgb = np.empty((*self._shape, 3), np.uint8)
+            distance = np.empty(self._shape, np.float32) if depth else None
+            mujoco.mjr_render(self._viewport, self._scene, self._context)
+            mujoco.mjr_readPixels(rgb, distance, self._viewport, self._context)
+            return Picture(
+                rgb=np.ascontiguousarray(rgb[::-1]),
+                depth=None if distance is None else _metres(distance[::-1], model),
+                segmentation=self._segment(model) if segmentation else None,
+            )
+
+    def close(self) -> None:
+        """Free the graphics memory; the renderer cannot draw afterwards."""
+        with self._lock:
+            with self._gl:
+                self._context.free()
+            self._gl.free()
+
+    def _segment(self, model: mujoco.MjModel) -> np.ndarray:
+        flags, kinds = self._scene.flags, mujoco.mjtRndFlag
+        flags[kinds.mjRND_SEGMENT] = flags[kinds.mjRND_IDCOLOR] = True
+        colours = np.empty((*self._shape, 3), np.uint8)
+        try:
+            mujoco.mjr_render(self._viewport, self._scene, self._context)
+            mujoco.mjr_readPixels(colours, None, self._viewport, self._context)
+        finally:
+            flags[kinds.mjRND_SEGMENT] = flags[kinds.mjRND_IDCOLOR] = False
+        # A pixel's colour is 1 + the number of the drawn geom, least significant byte first; 0 is empty.
+        label, of_geom = np.zeros(self._scene.ngeom + 1, np.uint8), labels(model)
+        for index in range(self._scene.ngeom):
+            geom = self._scene.geoms[index]
+            if geom.segid >= 0 and geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
+                label[geom.segid + 1] = of_geom[geom.objid]
+        return label[colours[::-1, :, 0].astype(np.intp) + 256 * colours[::-1, :, 1].astype(np.intp)]
+
+
+@functools.lru_cache(maxsize=8)
+def shared_renderer(body: str, size: int) -> Renderer:
+    """The process's one renderer of a body: making one takes tenths of a second and graphics memory."""
+    return Renderer(BODIES[body], size)
+
+
+def _metres(depth: np.ndarray, model: mujoco.MjModel) -> np.ndarray:
+    """Depth buffer with 1 at the near plane and 0 at the far plane -> metres along the line of sight."""
+    near = model.vis.map.znear * model.stat.extent
+    far = model.vis.map.zfar * model.stat.extent
+    return (near * far / (near + depth.astype(np.float64) * (far - near))).astype(np.float32)

@@ -1,0 +1,244 @@
+"""One episode's physics: a body and objects on the table, stepped by actions, looked at by a camera."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, replace
+
+import mujoco
+import numpy as np
+
+from dreamdojo.dojo.bodies import BODIES
+from dreamdojo.dojo.body import EFFECTOR
+from dreamdojo.dojo.control import CONTROL_MODES, Command, clip_action, embodiment_of, held_back
+from dreamdojo.dojo.difficulty import GENTLE, Difficulty
+from dreamdojo.dojo.geometry import wrap, yaw_of
+from dreamdojo.dojo.kinematics import Kinematics
+from dreamdojo.dojo.layout import CAMERA, draw_layout
+from dreamdojo.dojo.render import Picture, shared_renderer
+from dreamdojo.dojo.scene import TABLE_HIGH, TABLE_LOW, TIMESTEP, build_model, num_objects
+from dreamdojo.errors import ConfigError, DataError, SimulationError
+
+_SETTLE = 0.4  # seconds that objects get to come to rest before an episode begins
+_GRIPPER_RATE = 3.0  # openings per second
+_FASTEST_OBJECT = 4.0  # m/s; anything faster was thrown by the solver, not by a hand
+_HIGHEST_OBJECT = 0.6  # metres
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """The truth at one frame, without pictures."""
+
+    effector_position: np.ndarray
+    """`(3,)` metres."""
+    effector_yaw: float
+    """Radians about the vertical."""
+    opening: float
+    """0 closed to 1 open."""
+    joint_position: np.ndarray
+    """`(j,)` radians."""
+    object_poses: np.ndarray
+    """`(n, 7)` position in metres and quaternion `(w, x, y, z)`."""
+    touched: np.ndarray
+    """`(n,)` bool: any part of the body touches the object."""
+    grasped: np.ndarray
+    """`(n,)` bool: both sides of the hand touch it."""
+    effector_pixel: np.ndarray
+    """`(2,)` u to the right and v down, in [0, 1] inside the picture."""
+    object_pixels: np.ndarray
+    """`(n, 2)` where the objects' origins are in the picture."""
+
+
+class Simulation:
+    """A scene that is running.
+
+    Args:
+        body: `arm` or `human`.
+        control: a name of `CONTROL_MODES`.
+        difficulty: what scenes are drawn from.
+        fps: actions and frames per second.
+    """
+
+    def __init__(
+        self,
+        body: str,
+        *,
+        control: str = "end_effector_velocity",
+        difficulty: Difficulty = GENTLE,
+        fps: float = 10.0,
+    ) -> None:
+        if body not in BODIES:
+            raise ConfigError(f"expected a body of {', '.join(BODIES)}, got {body!r}")
+        substeps = 1 / (fps * TIMESTEP)
+        if not math.isclose(substeps, round(substeps)):
+            raise ConfigError(f"a frame must last a multiple of {TIMESTEP} s, got fps={fps}")
+        self.body = BODIES[body]
+        self.embodiment = embodiment_of(self.body, control)
+        self.difficulty = difficulty
+        self.fps = fps
+        self._mode = CONTROL_MODES[control]
+        self._substeps = round(substeps)
+
+    def reset(self, seed: int) -> None:
+        """Build the scene of a seed and let its objects come to rest.
+
+        Raises:
+            SimulationError: if they do not.
+        """
+        self.layout = draw_layout(seed, self.difficulty, self.body)
+        self.model = build_model(self.body, self.layout)
+        self.data = mujoco.MjData(self.model)
+        self.kinematics = Kinematics(self.model, self.body)
+        self._look_up()
+        position = np.array(self.layout.start)
+        rest = np.array(self.body.rest)
+        joints = self.kinematics.inverse(rest, position, self.layout.start_yaw, steps=150)
+        self.command = Command(position=position, yaw=self.layout.start_yaw, joints=joints, opening=1.0)
+        self.data.qpos[self._joint_address] = joints
+        self.data.qpos[self._finger_address] = self._finger_open
+        self._run(self.command, round(_SETTLE / TIMESTEP))
+
+    def step(self, action: np.ndarray) -> None:
+        """Advance by one frame under an action `(a,)`, which is clipped to the embodiment's ranges.
+
+        Raises:
+            DataError: if the action has another width or is not finite.
+            SimulationError: if the physics became unstable, or an object left the table.
+        """
+        if action.shape != (self.embodiment.action_dim,) or not np.isfinite(action).all():
+            raise DataError(
+                f"expected {self.embodiment.action_dim} finite numbers "
+                f"({', '.join(self.embodiment.action_names())}), got {action!r}"
+            )
+        self.advance(self.next_command(clip_action(self.embodiment, action)))
+
+    def next_command(self, action: np.ndarray) -> Command:
+        """The command that an action leads to, from where the effector really is."""
+        start = held_back(self.command, self.data.site_xpos[self._site])
+        return self._mode.advance(start, action, 1 / self.fps, self.kinematics, self.body)
+
+    def explain(self, command: Command) -> np.ndarray:
+        """The action `(a,)` of this control mode that leads to a command."""
+        return clip_action(self.embodiment, self._mode.explain(self.command, command, 1 / self.fps))
+
+    def advance(self, command: Command) -> None:
+        """Advance by one frame towards a command; the opening changes at a limited rate."""
+        reach = _GRIPPER_RATE / self.fps
+        opening = self.command.opening + float(np.clip(command.opening - self.command.opening, -reach, reach))
+        self._run(replace(command, opening=opening), self._substeps)
+
+    def state(self) -> np.ndarray:
+        """Proprioception `(s,)` float32, as the embodiment declares it."""
+        opening = [self.opening()]
+        pose = [*self.data.site_xpos[self._site], self._yaw()]
+        return np.array([*pose, *opening, *self.data.qpos[self._joint_address]], dtype=np.float32)
+
+    def moment(self) -> Moment:
+        """The truth now."""
+        position = self.data.site_xpos[self._site].copy()
+        poses = self.data.qpos[self._object_address]
+        touched, grasped = self._contacts()
+        return Moment(
+            effector_position=position,
+            effector_yaw=self._yaw(),
+            opening=self.opening(),
+            joint_position=self.data.qpos[self._joint_address].copy(),
+            object_poses=poses,
+            touched=touched,
+            grasped=grasped,
+            effector_pixel=self.pixel(position),
+            object_pixels=self.pixel(poses[:, :3]),
+        )
+
+    def picture(self, size: int, *, depth: bool = False, segmentation: bool = False) -> Picture:
+        """What the head camera sees, `size` pixels square."""
+        renderer = shared_renderer(self.body.name, size)
+        return renderer.draw(self.model, self.data, self.layout.look, depth=depth, segmentation=segmentation)
+
+    def pixel(self, points: np.ndarray) -> np.ndarray:
+        """World points `(..., 3)` in metres -> `(..., 2)` u to the right and v down, in [0, 1] inside the picture."""
+        place, axes = self.data.cam_xpos[self._camera], self.data.cam_xmat[self._camera].reshape(3, 3)
+        local = (points - place) @ axes
+        focal = 0.5 / math.tan(math.radians(self.model.cam_fovy[self._camera]) / 2)
+        return 0.5 + focal * local[..., :2] * (1, -1) / -local[..., 2:]
+
+    def opening(self) -> float:
+        """How far the fingers are open, 0 to 1, as measured."""
+        fingers = self.data.qpos[self._finger_address]
+        share = (fingers - self._finger_closed) / (self._finger_open - self._finger_closed)
+        return float(np.clip(share.mean(), 0, 1))
+
+    def fork(self) -> Simulation:
+        """An independent copy at the same instant; it continues exactly as this one would."""
+        other = copy.copy(self)
+        other.data = copy.copy(self.data)
+        other.kinematics = Kinematics(self.model, self.body)
+        return other
+
+    def _look_up(self) -> None:
+        model = self.model
+        self._site = model.site(EFFECTOR).id
+        self._camera = model.camera(CAMERA).id
+        self._joint_address = np.array([model.joint(name).qposadr[0] for name in self.body.joints])
+        self._joint_actuators = np.array([model.actuator(name).id for name in self.body.joints])
+        fingers = self.body.fingers
+        self._finger_address = np.array([model.joint(finger.joint).qposadr[0] for finger in fingers])
+        self._finger_actuators = np.array([model.actuator(finger.joint).id for finger in fingers])
+        self._finger_open = np.array([finger.open for finger in fingers])
+        self._finger_closed = np.array([finger.closed for finger in fingers])
+        self._lag = np.array([link.damping / link.stiffness for link in self.body.links])
+        joints = [model.joint(f"object_{index}") for index in range(num_objects(model))]
+        self._object_address = np.array([joint.qposadr[0] + np.arange(7) for joint in joints])
+        self._object_dofs = np.array([joint.dofadr[0] + np.arange(3) for joint in joints])
+        # For every geom: the object it belongs to or -1; and 1 or 2 for the sides of the hand, 3 for other body parts.
+        self._object_of = np.full(model.ngeom, -1)
+        for index in range(len(joints)):
+            self._object_of[model.geom_bodyid == model.body(f"object_{index}").id] = index
+        self._side_of = np.where(self._object_of < 0, 3, 0)
+        self._side_of[[model.geom("table").id, model.geom("floor").id]] = 0
+        for side, names in enumerate(self.body.pads):
+            self._side_of[[model.geom(name).id for name in sorted(names)]] = 1 + side
+
+    def _run(self, command: Command, substeps: int) -> None:
+        """Move the servo targets along a straight line from the last command to this one."""
+        before, ctrl = self.command, self.data.ctrl
+        rate = (command.joints - before.joints) / (substeps * TIMESTEP)
+        for index in range(substeps):
+            share = (index + 1) / substeps
+            # Damping holds a moving servo back by damping / stiffness seconds; aim that much ahead.
+            target = before.joints + share * (command.joints - before.joints)
+            ctrl[self._joint_actuators] = target + self._lag * rate
+            opening = before.opening + share * (command.opening - before.opening)
+            ctrl[self._finger_actuators] = self._finger_closed + opening * (self._finger_open - self._finger_closed)
+            mujoco.mj_step(self.model, self.data)
+        self.command = command
+        self._check()
+        mujoco.mj_forward(self.model, self.data)  # positions and contacts of this instant, not of the last substep
+
+    def _check(self) -> None:
+        for kind in mujoco.mjtWarning.__members__.values():
+            if kind != mujoco.mjtWarning.mjNWARNING and self.data.warning[kind].number:
+                raise SimulationError(f"seed {self.layout.seed}: MuJoCo warned of {kind.name}")
+        if not (np.isfinite(self.data.qpos).all() and np.isfinite(self.data.qvel).all()):
+            raise SimulationError(f"seed {self.layout.seed}: a position or velocity is not finite")
+        speed = np.abs(self.data.qvel[self._object_dofs]).max()
+        if speed > _FASTEST_OBJECT:
+            raise SimulationError(f"seed {self.layout.seed}: an object moves at {speed:.1f} m/s")
+        places = self.data.qpos[self._object_address][:, :3]
+        low, high = (*TABLE_LOW, -0.01), (*TABLE_HIGH, _HIGHEST_OBJECT)
+        if (places < low).any() or (places > high).any():
+            raise SimulationError(f"seed {self.layout.seed}: an object left the table")
+
+    def _yaw(self) -> float:
+        # Near the last command rather than in (-pi, pi], so that it has no jumps.
+        yaw = yaw_of(self.data.site_xmat[self._site].reshape(3, 3))
+        return self.command.yaw + wrap(yaw - self.command.yaw)
+
+    def _contacts(self) -> tuple[np.ndarray, np.ndarray]:
+        sides = np.zeros((len(self._object_address), 4), dtype=bool)
+        for first, second in self.data.contact.geom:
+            for thing, other in ((first, second), (second, first)):
+                if self._object_of[thing] >= 0 and self._side_of[other]:
+                    sides[self._object_of[thing], self._side_of[other]] = True
+        return sides.any(axis=1), sides[:, 1] & sides[:, 2]

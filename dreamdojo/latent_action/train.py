@@ -1,0 +1,133 @@
+"""Train the latent action model on unlabelled pairs of frames, and infer latent actions for whole episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreamdojo.dataset.windows import Source, Windows, WindowSampler
+from dreamdojo.latent_action.losses import latent_action_loss
+from dreamdojo.latent_action.model import LatentActionConfig, LatentActionModel
+from dreamdojo.training.checkpoint import load_model
+from dreamdojo.training.device import Compute
+from dreamdojo.training.fit import FitConfig, TrainingState, fit, is_finished
+from dreamdojo.training.progress import Report, silent
+from dreamdojo.training.trackers import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentActionTraining:
+    """How the latent action model is trained."""
+
+    fit: FitConfig
+    """The loop's settings."""
+    strides: tuple[int, ...] = (1, 2, 3, 4)
+    """Frames between the two of a pair, drawn uniformly (the published model uses 1 to 4)."""
+    kl_weight: float = 1e-6
+    """Weight of the KL term; with a pixel error near 1e-3 a large one collapses the latent action."""
+    contrastive_weight: float = 0.0
+    """Weight of InfoNCE between two photometric views of a pair."""
+    sample: bool = True
+    """Whether the decoder is fed a posterior sample, as published, or the mean."""
+    motion_emphasis: float = 0.0
+    """How much more a pixel that changes by the full range counts in the reconstruction; 0 as published."""
+    brightness: float = 0.1
+    """Largest random shift of brightness, shared by the frames of a pair."""
+    contrast: float = 0.2
+    """Largest random gain of each colour channel, shared by the frames of a pair."""
+
+
+def train_latent_action_model(
+    config: LatentActionConfig,
+    training: LatentActionTraining,
+    sources: Sequence[Source],
+    folder: Path,
+    *,
+    compute: Compute,
+    trackers: tuple[Tracker, ...] = (),
+    report: Report = silent,
+) -> LatentActionModel:
+    """Train on the `frames` (uint8 `t c h w`) of `sources`; a finished folder is loaded."""
+    if is_finished(folder, training.fit):
+        return load_model(folder, LatentActionModel).to(compute.device)
+    torch.manual_seed(training.fit.seed)
+    model = LatentActionModel(config)
+    sampler = WindowSampler(
+        sources,
+        length=2,
+        batch_size=training.fit.batch_size,
+        seed=training.fit.seed,
+        strides=training.strides,
+    )
+
+    def step(batch: Windows, state: TrainingState) -> tuple[Tensor, dict[str, Tensor]]:
+        raw = batch.cat("frames").to(compute.device).float() / 255
+        frames = photometric_view(raw, training, state.generator)
+        posterior = model.encode(frames)
+        latent_action = posterior.mean
+        if training.sample:
+            noise = torch.randn(latent_action.shape, generator=state.generator, device=compute.device)
+            latent_action = posterior.sample(noise)
+        other_view = None
+        if training.contrastive_weight > 0:
+            other_view = model.encode(photometric_view(raw, training, state.generator)).mean
+        previous, following = frames[:, :-1], frames[:, 1:]
+        change = (following - previous).abs().amax(dim=2, keepdim=True)
+        loss = latent_action_loss(
+            next_frames=following,
+            redrawn=model.decode(previous, latent_action).float(),
+            posterior=posterior,
+            other_view=other_view,
+            kl_weight=training.kl_weight,
+            contrastive_weight=training.contrastive_weight,
+            motion_emphasis=1 + training.motion_emphasis * change,
+        )
+        parts = {"reconstruction": loss.reconstruction, "kl": loss.kl, "contrastive": loss.contrastive}
+        return loss.total, parts
+
+    fit(
+        model,
+        step,
+        sampler,
+        config=training.fit,
+        folder=folder,
+        compute=compute,
+        trackers=trackers,
+        report=report,
+    )
+    return model
+
+
+def photometric_view(
+    frames: Float[Tensor, "b t c h w"], training: LatentActionTraining, generator: torch.Generator
+) -> Float[Tensor, "b t c h w"]:
+    """Frames in [0, 1] under another light: one brightness shift and one gain per channel for a whole clip."""
+    b, _, c = frames.shape[:3]
+    shift, gain = (
+        2 * torch.rand(b, 1, n, 1, 1, generator=generator, device=frames.device) - 1 for n in (1, c)
+    )
+    return (frames * (1 + training.contrast * gain) + training.brightness * shift).clamp(0, 1)
+
+
+@torch.no_grad()
+def infer_latent_actions(
+    model: LatentActionModel, frames: np.ndarray, compute: Compute, chunk: int = 256
+) -> np.ndarray:
+    """Posterior means of an episode: uint8 `t c h w` -> float32 `t l`; row i is the motion i -> i + 1.
+
+    The last row has no motion to tell of and is zero; caches mask it.
+    """
+    rows = []
+    for start in range(0, len(frames) - 1, chunk):
+        part = torch.from_numpy(np.ascontiguousarray(frames[start : start + chunk + 1])).to(compute.device)
+        pairs = torch.stack([part[:-1], part[1:]], dim=1).float() / 255
+        with compute.autocasting():
+            rows.append(model.encode(pairs).mean[:, 0].float().cpu().numpy())
+    rows.append(np.zeros((1, model.config.latent_dim), np.float32))
+    return np.concatenate(rows)

@@ -1,0 +1,127 @@
+"""What a handful of clips can tell: means with intervals, paired differences, explained variance.
+
+The unit is the clip (or the episode): frames of one clip are not independent and never count as if they were. NaN
+means "this clip has no such number" and is left out; `Interval.count` says how many clips remain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreamdojo.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean (or another statistic) and where it would plausibly lie with other clips."""
+
+    mean: float
+    """The statistic over all clips; NaN where there is none."""
+    low: float
+    """Lower end; NaN where fewer than two clips speak."""
+    high: float
+    """Upper end; NaN where fewer than two clips speak."""
+    count: int
+    """Clips (or episodes) it stands on."""
+    level: float = 0.95
+    """How often such an interval covers the true value."""
+
+    @property
+    def above_zero(self) -> bool:
+        """Whether the whole interval lies above 0."""
+        return self.low > 0
+
+    @property
+    def below_zero(self) -> bool:
+        """Whether the whole interval lies below 0."""
+        return self.high < 0
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """Plain numbers for a file; NaN becomes None."""
+        numbers = {"mean": self.mean, "low": self.low, "high": self.high, "level": self.level}
+        return {name: x if math.isfinite(x) else None for name, x in numbers.items()} | {"count": self.count}
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def mean_interval(values: Float[Tensor, " n"], *, level: float = 0.95) -> Interval:
+    """Mean over clips with Student's t interval."""
+    values = values[~values.isnan()].double()
+    count = len(values)
+    mean = values.mean().item() if count else math.nan
+    if count < 2:
+        return Interval(mean=mean, low=math.nan, high=math.nan, count=count, level=level)
+    reach = student_t_quantile(0.5 + level / 2, count - 1) * values.std().item() / math.sqrt(count)
+    return Interval(mean=mean, low=mean - reach, high=mean + reach, count=count, level=level)
+
+
+def paired_interval(first: Float[Tensor, " n"], second: Float[Tensor, " n"], *, level: float = 0.95) -> Interval:
+    """Mean of `first - second` with Student's t interval, entry `i` of both being the same clip.
+
+    Pairing removes what makes clips differ from each other, which is most of the spread. A clip counts only where both
+    have a number.
+    """
+    return mean_interval(first - second, level=level)
+
+
+def bootstrap_interval(
+    values: Float[Tensor, " n *x"],
+    statistic: Callable[[Tensor], Tensor],
+    *,
+    seed: int,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval of any statistic of the rows of `values`, by drawing rows with replacement.
+
+    For what is not a mean (an R2, a median, a ratio of sums): `statistic` takes `n *x` rows, one per clip, and returns
+    one number. Draws in which it is not finite are left out.
+
+    Raises:
+        DataError: if there are no rows.
+    """
+    count = len(values)
+    if count == 0:
+        raise DataError("bootstrap_interval needs at least one row, got none. Check that any clip was scored.")
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(count, (resamples, count), generator=generator)
+    draws = torch.stack([statistic(values[row]).double() for row in rows])
+    draws = draws[draws.isfinite()]
+    tails = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
+    low, high = draws.quantile(tails).tolist() if count > 1 and len(draws) else (math.nan, math.nan)
+    return Interval(mean=statistic(values).item(), low=low, high=high, count=count, level=level)
+
+
+def r2_score(predicted: Float[Tensor, "n k"], truth: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
+    """Share of the truth's variance that the prediction explains, per dimension.
+
+    1 is perfect, 0 is no better than the truth's own mean, and it can be negative. NaN where the truth is constant.
+    """
+    residual = (predicted - truth).square().sum(dim=0)
+    total = (truth - truth.mean(dim=0)).square().sum(dim=0)
+    return torch.where(total > 0, 1 - residual / total, torch.nan)
+
+
+@lru_cache(maxsize=1024)
+def student_t_quantile(probability: float, degrees_of_freedom: int) -> float:
+    """Where Student's t distribution has the given probability below it.
+
+    With `t = sqrt(v) tan(angle)` the density becomes proportional to `cos(angle)^(v - 1)` on a finite range, so it is
+    summed on a grid (relative error below 1e-6 up to a million degrees of freedom).
+    """
+    angle = torch.linspace(-math.pi / 2, math.pi / 2, 200_001, dtype=torch.float64)
+    density = angle.cos().clamp(min=0) ** (degrees_of_freedom - 1)
+    below = torch.cumulative_trapezoid(density)
+    below = torch.cat([below.new_zeros(1), below / below[-1]])
+    right = int(torch.searchsorted(below, torch.tensor(probability, dtype=torch.float64)))
+    right = min(max(right, 1), len(below) - 1)
+    part = (probability - below[right - 1]) / (below[right] - below[right - 1])
+    return math.sqrt(degrees_of_freedom) * math.tan(angle[right - 1] + part * (angle[right] - angle[right - 1]))

@@ -1,0 +1,76 @@
+"""`nano`: the whole chain on a laptop with two cores, in a quarter of an hour."""
+
+from dreamdojo.latent_action.model import LatentActionConfig
+from dreamdojo.latent_action.train import LatentActionTraining
+from dreamdojo.presets.preset import DataAmounts, Preset
+from dreamdojo.student.distill import StudentTraining
+from dreamdojo.tokenizer.model import TokenizerConfig
+from dreamdojo.tokenizer.train import TokenizerTraining
+from dreamdojo.training.fit import FitConfig
+from dreamdojo.world_model.dit import DiTConfig
+from dreamdojo.world_model.sample import SamplerConfig
+from dreamdojo.world_model.train import WorldModelTraining
+
+NANO = Preset(
+    name="nano",
+    size=64,
+    rate=10.0,
+    data=DataAmounts(human_minutes=16, robot_minutes=5),
+    tokenizer=TokenizerConfig(latent_channels=4, width=32, spatial_factor=4, temporal_factor=1),
+    tokenizer_training=TokenizerTraining(
+        fit=FitConfig(steps=900, batch_size=16, learning_rate=2e-3),
+    ),
+    latent_action=LatentActionConfig(
+        dim=128,
+        latent_dim=16,
+        num_heads=4,
+        encoder_blocks=3,
+        decoder_blocks=3,
+        patch_size=8,
+        early_fusion=True,
+        residual=True,
+    ),
+    latent_action_training=LatentActionTraining(
+        fit=FitConfig(steps=700, batch_size=48, learning_rate=1.5e-3),
+        strides=(1, 2),
+        kl_weight=1e-5,
+        contrastive_weight=1e-3,
+        motion_emphasis=10.0,
+    ),
+    world_model=DiTConfig(
+        latent_channels=4,
+        dim=192,
+        num_heads=4,
+        num_blocks=4,
+        action_dim=16,
+        actions_per_latent=1,
+        patch_size=2,
+        modulation_rank=64,
+        text_dim=None,
+        mask_channels=False,
+        sigma_scale=1000.0,
+        spatial_rope_ratio=1.0,
+        prediction="clean",
+        causal=True,
+        window=5,
+        previous_latent=True,
+    ),
+    pretraining=WorldModelTraining(
+        fit=FitConfig(steps=600, batch_size=8, learning_rate=1.5e-3),
+        latent_frames=5,
+        context_noise=0.2,
+        emphasis=1.0,
+    ),
+    posttraining=WorldModelTraining(
+        fit=FitConfig(steps=700, batch_size=8, learning_rate=1.2e-3),
+        latent_frames=5,
+        context_noise=0.2,
+        emphasis=1.0,
+    ),
+    human_share=0.25,
+    student=StudentTraining(
+        fit=FitConfig(steps=150, batch_size=8, learning_rate=2e-4),
+        sampler=SamplerConfig(steps=2),
+        teacher=SamplerConfig(steps=8),
+    ),
+)

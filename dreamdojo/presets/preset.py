@@ -1,0 +1,78 @@
+"""What a preset is: every stage's settings, in data-flow order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dreamdojo.errors import ConfigError
+from dreamdojo.latent_action.model import LatentActionConfig
+from dreamdojo.latent_action.train import LatentActionTraining
+from dreamdojo.student.distill import StudentTraining
+from dreamdojo.tokenizer.model import TokenizerConfig
+from dreamdojo.tokenizer.train import TokenizerTraining
+from dreamdojo.world_model.dit import DiTConfig
+from dreamdojo.world_model.train import WorldModelTraining
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataAmounts:
+    """How much is simulated for a run that brings no data of its own."""
+
+    human_minutes: float
+    """Minutes of unlabelled human video."""
+    robot_minutes: float
+    """Minutes of robot episodes with actions."""
+    episode_frames: int = 64
+    """Frames of one episode."""
+    test_episodes: int = 32
+    """Held-out episodes of each body."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Every stage's settings, in data-flow order."""
+
+    name: str
+    """The preset's name, kept in run folders."""
+    size: int
+    """Side of a square frame in pixels."""
+    rate: float
+    """Frames (and actions) per second; sources are resampled to it by timestamp."""
+    data: DataAmounts
+    """What is simulated where no data is given."""
+    tokenizer: TokenizerConfig
+    """The video autoencoder."""
+    tokenizer_training: TokenizerTraining
+    """How it is trained."""
+    latent_action: LatentActionConfig
+    """The latent action model."""
+    latent_action_training: LatentActionTraining
+    """How it is trained."""
+    world_model: DiTConfig
+    """The world model's network."""
+    pretraining: WorldModelTraining
+    """Training on human video and its latent actions."""
+    posttraining: WorldModelTraining
+    """Training on a robot's episodes."""
+    human_share: float
+    """Share of human video in post-training batches, so that what it taught is not forgotten."""
+    student: StudentTraining
+    """Distillation to few steps."""
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "world_model.latent_channels": (self.world_model.latent_channels, self.tokenizer.latent_channels),
+            "world_model.actions_per_latent": (self.world_model.actions_per_latent, self.tokenizer.temporal_factor),
+            "world_model.action_dim": (self.world_model.action_dim, self.latent_action.latent_dim),
+        }
+        for name, (found, expected) in wanted.items():
+            if found != expected:
+                raise ConfigError(f"{name} must be {expected} to fit the stages before it, got {found}")
+        step = self.tokenizer.spatial_factor * self.world_model.patch_size
+        if self.size % step or self.size % self.latent_action.patch_size:
+            raise ConfigError(
+                f"size {self.size} must divide by {step} (tokenizer factor times DiT patch) and by "
+                f"{self.latent_action.patch_size} (latent action patch)"
+            )
+        if not 0 <= self.human_share < 1:
+            raise ConfigError(f"human_share must lie in [0, 1), got {self.human_share}")

@@ -1,0 +1,150 @@
+"""Train the small video tokenizer, then measure the statistics that normalise its latents.
+
+    loss = mean |frames - redrawn| + edge_weight * mean |grad frames - grad redrawn| + latent_weight * mean raw^2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreamdojo.dataset.windows import Arrays, Source, Windows, WindowSampler
+from dreamdojo.tokenizer.model import Tokenizer, TokenizerConfig, from_pixels
+from dreamdojo.training.checkpoint import load_model, read_about, save_model
+from dreamdojo.training.device import Compute
+from dreamdojo.training.fit import FitConfig, TrainingState, fit, is_finished
+from dreamdojo.training.progress import Report, silent
+from dreamdojo.training.trackers import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTraining:
+    """How the tokenizer is trained."""
+
+    fit: FitConfig
+    """The loop's settings."""
+    latent_frames: int = 2
+    """Latent frames of a training window."""
+    edge_weight: float = 1.0
+    """Weight of the error of differences between neighbouring pixels, which keeps edges sharp."""
+    latent_weight: float = 1e-3
+    """Weight of the squared raw latents, which keeps them small."""
+    latent_noise: float = 0.05
+    """Standard deviation of noise on raw latents while training, so that a slightly wrong latent decodes well."""
+    colour_jitter: float = 0.2
+    """Largest random gain of each colour channel, so that unseen colours are not washed out."""
+
+
+def train_tokenizer(
+    config: TokenizerConfig,
+    training: TokenizerTraining,
+    sources: Sequence[Source],
+    folder: Path,
+    *,
+    compute: Compute,
+    trackers: tuple[Tracker, ...] = (),
+    report: Report = silent,
+) -> Tokenizer:
+    """Train on the `frames` (uint8 `t c h w`) of `sources`; a finished folder is loaded."""
+    if is_finished(folder, training.fit) and read_about(folder).get("statistics_measured"):
+        return load_model(folder, Tokenizer).to(compute.device)
+    torch.manual_seed(training.fit.seed)
+    model = Tokenizer(config).to(memory_format=torch.channels_last)
+    length = 1 + config.temporal_factor * (training.latent_frames - 1)
+    sampler = WindowSampler(sources, length=length, batch_size=training.fit.batch_size, seed=training.fit.seed)
+
+    def step(batch: Windows, state: TrainingState) -> tuple[Tensor, dict[str, Tensor]]:
+        frames = from_pixels(batch.cat("frames").to(compute.device))
+        frames = jitter_colours(frames, training.colour_jitter, state.generator)
+        side = [size // config.spatial_factor for size in frames.shape[-2:]]
+        shape = (len(frames), training.latent_frames, config.latent_channels, *side)
+        noise = training.latent_noise * torch.randn(shape, generator=state.generator, device=compute.device)
+        redrawn, raw = model(frames, noise)
+        redrawn = redrawn.float()
+        pixels = (redrawn - frames).abs().mean()
+        edges = edge_error(redrawn, frames)
+        size = raw.float().square().mean()
+        loss = pixels + training.edge_weight * edges + training.latent_weight * size
+        return loss, {"pixels": pixels, "edges": edges, "latent_square": size}
+
+    fit(
+        model,
+        step,
+        sampler,
+        config=training.fit,
+        folder=folder,
+        compute=compute,
+        trackers=trackers,
+        report=report,
+    )
+    measure_statistics(model, sampler, compute)
+    save_model(folder, model, about={"statistics_measured": True})
+    return model
+
+
+def jitter_colours(
+    frames: Float[Tensor, "b t c h w"], amount: float, generator: torch.Generator
+) -> Float[Tensor, "b t c h w"]:
+    """Multiply each channel of a clip by its own random gain in `1 +- amount`; the frames are in [-1, 1]."""
+    b, _, c = frames.shape[:3]
+    gain = 1 + amount * (2 * torch.rand(b, 1, c, 1, 1, generator=generator, device=frames.device) - 1)
+    return ((frames + 1) * gain - 1).clamp(-1, 1)
+
+
+def edge_error(a: Float[Tensor, "b t c h w"], b: Float[Tensor, "b t c h w"]) -> Float[Tensor, ""]:
+    """Mean absolute error of horizontal and vertical differences between neighbouring pixels."""
+    error = a - b
+    return torch.diff(error, dim=-1).abs().mean() + torch.diff(error, dim=-2).abs().mean()
+
+
+@torch.no_grad()
+def measure_statistics(model: Tokenizer, batches: Callable[[int], Windows], compute: Compute, num: int = 8) -> None:
+    """Set the latents' channel statistics from the first `num` batches, so that normalised latents are about N(0, 1)."""
+    model.latent_mean.zero_()
+    model.latent_std.fill_(1)
+    latents = torch.cat([model.encode(from_pixels(batches(i).cat("frames").to(compute.device)))[0] for i in range(num)])
+    channels = latents.transpose(0, 2).flatten(1)
+    model.latent_mean.copy_(channels.mean(dim=1))
+    model.latent_std.copy_(channels.std(dim=1).clamp(min=1e-4))
+
+
+@torch.no_grad()
+def encode_episode(model: Tokenizer, frames: np.ndarray, compute: Compute, chunk: int = 64) -> np.ndarray:
+    """All latent frames of one episode: uint8 `t c h w` -> float16 `tl cl hl wl`; streams, so memory stays small.
+
+    Frames after the last whole group of `k` are left out.
+    """
+    k = model.config.temporal_factor
+    usable = 1 + (len(frames) - 1) // k * k
+    parts, state, start = [], None, 0
+    while start < usable:
+        stop = min(start + chunk * k + (1 if state is None else 0), usable)
+        if state is None and k == 1:
+            stop = min(start + chunk, usable)
+        video = from_pixels(torch.from_numpy(np.ascontiguousarray(frames[start:stop])).to(compute.device))[None]
+        with compute.autocasting():
+            latents, state = model.encode(video, state)
+        parts.append(latents[0].float().cpu().numpy().astype(np.float16))
+        start = stop
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def reconstruction_psnr(model: Tokenizer, episodes: Sequence[Arrays], compute: Compute) -> float:
+    """Mean over episodes of the PSNR (dB) of frames encoded and decoded again."""
+    values = []
+    k = model.config.temporal_factor
+    for episode in episodes:
+        frames = episode["frames"][: 1 + min(len(episode["frames"]) - 1, 32) // k * k]
+        video = from_pixels(torch.from_numpy(np.ascontiguousarray(frames)).to(compute.device))[None]
+        latents, _ = model.encode(video)
+        redrawn, _ = model.decode(latents)
+        error = (redrawn.clamp(-1, 1) - video).square().mean() / 4
+        values.append(float(-10 * error.log10()))
+    return float(np.mean(values))

@@ -1,0 +1,155 @@
+"""A model on disk: `model.safetensors` and `config.json` in one folder; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dreamdojo.errors import CheckpointError, ConfigError, DataError
+from dreamdojo.training.files import read_json, write_json, written_whole
+
+FORMAT = "dreamdojo/1"
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def save_model(
+    folder: Path,
+    model: nn.Module,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    about: Mapping[str, Any] = {},
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a model whose `config` is a dataclass; `weights` replaces its own (e.g. an average), `about` is kept.
+
+    `dtype` stores floating-point weights in another precision.
+    """
+    state = dict(model.state_dict() if weights is None else weights)
+    if dtype is not None:
+        state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+    with written_whole(folder / "model.safetensors") as path:
+        save_file({name: value.detach().contiguous().cpu() for name, value in state.items()}, path)
+    config = {
+        "format": FORMAT,
+        "class": type(model).__name__,
+        "config": dataclasses.asdict(model.config),  # pyright: ignore[reportArgumentType]
+        "about": dict(about),
+    }
+    write_json(folder / "config.json", config)
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What `save_model` was given to keep beside the weights."""
+    return _read_config(folder)["about"]
+
+
+def load_model(folder: Path, model_class: type[Model]) -> Model:
+    """Load a model of `model_class` in float32, ready for inference.
+
+    Raises:
+        CheckpointError: if the folder holds another class, another format, or weights that are cut short or do not fit.
+    """
+    raw = _read_config(folder)
+    if raw["class"] != model_class.__name__:
+        raise CheckpointError(f"{folder}: expected a {model_class.__name__}, found a {raw['class']}")
+    config_class = typing.get_type_hints(model_class.__init__)["config"]
+    try:
+        model = model_class(from_plain(config_class, raw["config"]))
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{folder}/config.json does not describe a {model_class.__name__}: {error}") from error
+    load_weights(model, folder / "model.safetensors")
+    return model.eval()
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill `model` with the weights in `path`, every one of them and no other.
+
+    Raises:
+        CheckpointError: naming the file, and the entries that are missing, foreign or of another shape.
+    """
+    try:
+        weights = load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: expected a checkpoint, found nothing") from error
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file ({error}). It may be cut short or of another format; copy or train "
+            "it again."
+        ) from error
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - weights.keys())
+    foreign = sorted(weights.keys() - expected.keys())
+    shapes = [
+        f"{name}: expected {tuple(expected[name].shape)}, found {tuple(weights[name].shape)}"
+        for name in sorted(expected.keys() & weights.keys())
+        if expected[name].shape != weights[name].shape
+    ]
+    if missing or foreign or shapes:
+        parts = [
+            f"missing {missing[:3]} ({len(missing)} in all)" if missing else "",
+            f"foreign {foreign[:3]} ({len(foreign)} in all)" if foreign else "",
+            f"other shapes {shapes[:3]} ({len(shapes)} in all)" if shapes else "",
+        ]
+        raise CheckpointError(f"{path} does not fit this model: {'; '.join(part for part in parts if part)}")
+    model.load_state_dict({name: value.to(expected[name].dtype) for name, value in weights.items()})
+
+
+def model_hash(folder: Path) -> str:
+    """A short hash of the weights, by which side caches know the model that made them."""
+    digest = hashlib.sha256()
+    with (folder / "model.safetensors").open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def from_plain(kind: Any, value: Any) -> Any:
+    """Build dataclasses from the plain values that `dataclasses.asdict` and JSON make of them.
+
+    Raises:
+        ConfigError: if a key is unknown or missing.
+    """
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{kind.__name__}: expected its fields, found {value!r}")
+        if unknown := sorted(value.keys() - hints.keys()):
+            raise ConfigError(f"{kind.__name__} has no field {', '.join(unknown)}; it has: {', '.join(hints)}")
+        try:
+            return kind(**{name: from_plain(hints[name], part) for name, part in value.items()})
+        except TypeError as error:
+            raise ConfigError(f"{kind.__name__}: {error}") from error
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        options = [option for option in arguments if option is not type(None)]
+        return None if value is None else from_plain(options[0], value)
+    if origin is tuple and isinstance(value, list | tuple):
+        parts = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(from_plain(part, item) for part, item in zip(parts, value, strict=True))
+    if kind is Path:
+        return Path(value)
+    return value
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        raw = read_json(folder / "config.json")
+    except DataError as error:
+        raise CheckpointError(f"{folder} is not a checkpoint folder: {error}") from error
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        found = raw.get("format") if isinstance(raw, dict) else None
+        raise CheckpointError(
+            f"{folder}/config.json: expected format {FORMAT!r}, found {found!r}. It may come from another program or a "
+            "newer version."
+        )
+    return raw

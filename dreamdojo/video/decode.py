@@ -1,0 +1,270 @@
+"""Random access to the frames of a video, decoding from the nearest keyframe to the last wanted frame and no further.
+
+Time 0 is the first frame of the stream. A frame is found by its timestamp, never by counting from a nominal rate, so
+variable frame rates come out right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+
+import av
+import numpy as np
+
+from dreamdojo.errors import DataError
+from dreamdojo.video.container import ffmpeg_errors, frame_rate, open_video, unreadable
+from dreamdojo.video.pixels import to_gray12, to_rgb
+from dreamdojo.video.resize import Size, resize
+
+_DEFAULT_RATE = 30.0
+"""Assumed only for the tolerance of a timestamp, where a stream states no rate."""
+
+
+class TimedFrame(NamedTuple):
+    """One decoded frame."""
+
+    timestamp: float
+    """Seconds since the first frame."""
+    image: np.ndarray
+    """`h w 3` uint8."""
+
+
+class VideoReader:
+    """An open video that can be asked for any of its frames.
+
+    `pixels="gray12"` reads 12-bit depth codes (`h w` uint16) instead of RGB. Use it as a context manager, or call
+    `close`.
+    """
+
+    num_decoded: int
+    """Frames that the decoder has produced so far: what random access has cost."""
+
+    def __init__(self, path: Path | str, *, pixels: Literal["rgb", "gray12"] = "rgb") -> None:
+        self.path = Path(path)
+        self.num_decoded = 0
+        self._pixels = pixels
+        self._container, self._stream, self._time_base = open_video(self.path)
+        self._stream.codec_context.thread_count = 1
+        self._start = self._stream.start_time or 0
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._last: av.VideoFrame | None = None
+        self._pts: np.ndarray | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the decoder and the file handle."""
+        self._frames = iter(())
+        self._container.close()
+
+    @property
+    def fps(self) -> float | None:
+        """Average frames per second as the header states it, or None where it is silent."""
+        rate = frame_rate(self._stream)
+        return float(rate) if rate else None
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames that the file shows, as its header states it, or None where it is silent.
+
+        An edit list (a recording trimmed without re-encoding) hides some of those that are stored.
+        """
+        stored = self._stream.frames
+        index = self._stream.index_entries
+        hidden = sum(entry.is_discard for entry in index) if len(index) == stored else 0
+        return stored - hidden or None
+
+    def timestamps(self) -> np.ndarray:
+        """Seconds since the first frame for every frame, in display order: `(n,)` float64. Reads, decodes nothing."""
+        pts = self._all_pts()
+        return (pts - pts[0]) * float(self._time_base)
+
+    def read(self, indices: Sequence[int] | np.ndarray, *, size: Size | None = None) -> np.ndarray:
+        """Frames by number, in the order asked for: `t h w 3` uint8 (`t h w` uint16 for gray12).
+
+        Raises:
+            DataError: if a number is outside the video, or a frame does not decode.
+        """
+        pts = self._all_pts()
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        outside = wanted[(wanted < 0) | (wanted >= len(pts))]
+        if len(outside):
+            raise DataError(
+                f"video {self.path}: expected frame numbers from 0 to {len(pts) - 1}, found {outside[0]}. "
+                "The video may be shorter than its dataset says."
+            )
+        return self._collect([int(value) for value in pts[wanted]], tolerance=0, size=size)
+
+    def read_at(
+        self, timestamps: Sequence[float] | np.ndarray, *, tolerance: float | None = None, size: Size | None = None
+    ) -> np.ndarray:
+        """Frames by time in seconds, in the order asked for: `t h w 3` uint8 (`t h w` uint16 for gray12).
+
+        Args:
+            timestamps: seconds since the first frame.
+            tolerance: how far a frame may be from its timestamp; just under half a frame where not given.
+            size: centre-crop and resize each frame to this.
+
+        Raises:
+            DataError: if no frame lies within the tolerance, or a frame does not decode.
+        """
+        if tolerance is None:
+            tolerance = 0.49 / float(frame_rate(self._stream) or _DEFAULT_RATE)
+        ticks = float(1 / self._time_base)
+        targets = [self._start + round(float(value) * ticks) for value in np.asarray(timestamps).reshape(-1)]
+        return self._collect(targets, tolerance=int(tolerance * ticks), size=size)
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        """All frames from the first to the last, in display order.
+
+        Raises:
+            DataError: if a frame does not decode, or fewer frames decode than the file holds.
+        """
+        expected = self.num_frames or 0
+        self._seek(self._start)
+        count, first = 0, None
+        while (frame := self._next()) is not None:
+            pts = _pts(frame)
+            first = pts if first is None else first
+            count += 1
+            yield TimedFrame((pts - first) * float(self._time_base), self._convert(frame))
+        if count == 0 or count < expected:
+            raise unreadable(self.path, f"{count} of {expected} frames" if expected else "no frames")
+
+    def _collect(self, targets: list[int], *, tolerance: int, size: Size | None) -> np.ndarray:
+        places: dict[int, list[int]] = {}
+        for place, target in enumerate(targets):
+            places.setdefault(target, []).append(place)
+        out: np.ndarray | None = None
+        for target in sorted(places):
+            picture = self._convert(self._find(target, tolerance))
+            if size is not None:
+                picture = resize(picture, size, nearest=self._pixels == "gray12")
+            if out is None:
+                out = np.empty((len(targets), *picture.shape), dtype=picture.dtype)
+            if picture.shape != out.shape[1:]:
+                raise unreadable(self.path, f"pictures of {out.shape[1:3]} and of {picture.shape[:2]} pixels")
+            out[places[target]] = picture
+        if out is None:
+            raise DataError(f"video {self.path}: expected at least one frame to read, found an empty list")
+        return out
+
+    def _find(self, target: int, tolerance: int) -> av.VideoFrame:
+        if self._last is not None and abs(_pts(self._last) - target) <= tolerance:
+            return self._last
+        if not self._goes_on_to(target):
+            self._seek(target)
+        while (frame := self._next()) is not None:
+            if _pts(frame) >= target - tolerance:
+                break
+        if frame is None or _pts(frame) > target + tolerance:
+            seconds = (target - self._start) * float(self._time_base)
+            nearest = "" if frame is None else f", the next is at {(_pts(frame) - self._start) * self._time_base:.3f} s"
+            raise unreadable(self.path, f"no frame at {seconds:.3f} s{nearest}")
+        return frame
+
+    def _goes_on_to(self, target: int) -> bool:
+        """Whether decoding on from here reaches `target` sooner than a jump to the keyframe before it."""
+        if self._last is None or _pts(self._last) >= target:
+            return False
+        index = self._stream.index_entries
+        place = index.search_timestamp(target) if len(index) else -1
+        if place < 0:
+            return (target - _pts(self._last)) * self._time_base < 2
+        return index[place].timestamp <= _pts(self._last)
+
+    def _seek(self, target: int) -> None:
+        """Stand before the keyframe from which `target` decodes."""
+        back = 0
+        while True:
+            goal = max(target - back, self._start)
+            with ffmpeg_errors(self.path):
+                self._container.seek(goal, stream=self._stream, backward=True)
+                self._frames = self._container.decode(self._stream)
+            self._last = None
+            # Indices count decoding times, which run ahead of display times where frames are reordered.
+            frame = self._next() if goal > self._start else None
+            if frame is None:
+                if goal > self._start:
+                    raise unreadable(self.path, "no frame after a jump to a keyframe")
+                return
+            if _pts(frame) <= target:
+                self._frames = _chain(frame, self._frames)
+                self.num_decoded -= 1
+                self._last = None
+                return
+            back = max(2 * back, round(1 / self._time_base))
+
+    def _next(self) -> av.VideoFrame | None:
+        with ffmpeg_errors(self.path):
+            frame = next(self._frames, None)
+        if frame is None:
+            return None
+        if frame.is_corrupt:
+            raise unreadable(self.path, f"a damaged frame at {(_pts(frame) - self._start) * self._time_base:.3f} s")
+        self.num_decoded += 1
+        self._last = frame
+        return frame
+
+    def _convert(self, frame: av.VideoFrame) -> np.ndarray:
+        return to_rgb(frame) if self._pixels == "rgb" else to_gray12(frame)
+
+    def _all_pts(self) -> np.ndarray:
+        if self._pts is None:
+            with ffmpeg_errors(self.path):
+                self._container.seek(self._start, stream=self._stream, backward=True)
+                packets = (p for p in self._container.demux(self._stream) if p.size and not p.is_discard)
+                pts = [packet.pts if packet.pts is not None else packet.dts for packet in packets]
+            self._last, self._frames = None, iter(())
+            if not pts or None in pts:
+                raise unreadable(self.path, "no frames" if not pts else "packets without timestamps")
+            self._pts = np.sort(np.asarray(pts, dtype=np.int64))
+        return self._pts
+
+
+def read_frames(
+    path: Path | str, where: Sequence[int] | Sequence[float] | np.ndarray, *, size: Size | None = None
+) -> np.ndarray:
+    """Frames of a video by number (integers) or by time in seconds (floats), in the order asked for.
+
+    Args:
+        path: the video file.
+        where: frame numbers, or seconds since the first frame.
+        size: centre-crop and resize each frame to this.
+
+    Returns:
+        `t h w 3` uint8.
+
+    Raises:
+        DataError: if the file is not a readable video, or a frame is not in it.
+    """
+    array = np.asarray(where)
+    with VideoReader(path) as reader:
+        return reader.read(array, size=size) if array.dtype.kind in "iu" else reader.read_at(array, size=size)
+
+
+def iter_frames(path: Path | str) -> Iterator[TimedFrame]:
+    """All frames of a video with their times, one at a time.
+
+    Raises:
+        DataError: if the file is not a readable video, or ends before its last frame.
+    """
+    with VideoReader(path) as reader:
+        yield from reader
+
+
+def _pts(frame: av.VideoFrame) -> int:
+    pts = frame.pts if frame.pts is not None else frame.dts
+    assert pts is not None, "a decoded frame carries its packet's timestamp"
+    return pts
+
+
+def _chain(first: av.VideoFrame, rest: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    yield first
+    yield from rest

@@ -1,0 +1,203 @@
+"""Train the world model: pre-training on latent actions and post-training on a robot are this one function.
+
+A window holds one latent frame more than the model sees: it is the frame before the first. Each frame gets a noise level
+of its own; some are given clean (the context) and do not count in the loss. With probability `start_fraction` the first
+frame is treated as the start of a recording: clean, without action, and without a frame before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamdojo.dataset.windows import Arrays, Source, Windows, WindowSampler
+from dreamdojo.errors import DataError
+from dreamdojo.flow.rectified import interpolate, sample_sigma
+from dreamdojo.training.device import Compute
+from dreamdojo.training.fit import FitConfig, TrainingState, fit
+from dreamdojo.training.progress import Report, silent
+from dreamdojo.training.trackers import Tracker
+from dreamdojo.world_model.losses import flow_loss
+from dreamdojo.world_model.model import WorldModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelTraining:
+    """How the world model is trained."""
+
+    fit: FitConfig
+    """The loop's settings."""
+    latent_frames: int
+    """Latent frames of a training window."""
+    shift: float = 5.0
+    """Shift of the noise levels towards noise, as published."""
+    clean_fraction: float = 0.5
+    """Share of frames that are given clean as context for later ones."""
+    start_fraction: float = 0.5
+    """Share of windows that are treated as the start of a recording."""
+    context_noise: float = 0.0
+    """Largest standard deviation of noise on clean latents that the model is given, so that it mends its own drift."""
+    motion_weight: float = 0.0
+    """Weight of the frame-to-frame term (0.1 as published)."""
+    emphasis: float = 0.0
+    """How much more latent pixels that change between frames count in the loss; 0 as published."""
+    sigma_floor: float = 0.5
+    """Below this noise level the loss on clean latents is no longer weighed up."""
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """What the model is given in one training step, and what it should say. All latents are `b t c h w`."""
+
+    clean: Tensor
+    noisy: Tensor
+    noise: Tensor
+    sigma: Tensor
+    """`b t` noise levels; 0 on given frames."""
+    previous: Tensor | None
+    chunk: Tensor
+    """`b t kl` conditioning."""
+    has_action: Tensor
+    counts: Tensor
+    """`b t`, 1 where a frame counts in the loss."""
+
+
+def train_world_model(
+    model: WorldModel,
+    training: WorldModelTraining,
+    sources: Sequence[Source],
+    folder: Path,
+    *,
+    compute: Compute,
+    about: Mapping[str, Any] = {},
+    trackers: tuple[Tracker, ...] = (),
+    report: Report = silent,
+) -> WorldModel:
+    """Train in place on `latent` and `chunk` of `sources`; afterwards the model holds the averaged weights.
+
+    A source's embodiment is `LATENT_ACTION` for video without labels, else the name of a body with an adapter.
+    """
+    sampler = WindowSampler(
+        sources,
+        length=training.latent_frames + 1,
+        batch_size=training.fit.batch_size,
+        seed=training.fit.seed,
+    )
+    config = model.config.dit
+
+    def step(batch: Windows, state: TrainingState) -> tuple[Tensor, dict[str, Tensor]]:
+        given = corrupt(model, batch, training, state.generator, compute.device)
+        prediction, _ = model.dit(
+            given.noisy, given.sigma, given.chunk, has_action=given.has_action, previous=given.previous
+        )
+        loss = flow_loss(
+            prediction.float(),
+            config=config,
+            clean=given.clean,
+            point=interpolate(given.clean, given.noise, given.sigma),
+            sigma=given.sigma,
+            counts=given.counts,
+            emphasis=motion_emphasis(batch.cat("latent").to(compute.device).float(), training.emphasis),
+            motion_weight=training.motion_weight,
+            sigma_floor=training.sigma_floor,
+        )
+        return loss.total, {"velocity": loss.velocity, "motion": loss.motion}
+
+    fit(
+        model,
+        step,
+        sampler,
+        config=training.fit,
+        folder=folder,
+        compute=compute,
+        about=about,
+        trackers=trackers,
+        report=report,
+    )
+    return model
+
+
+def corrupt(
+    model: WorldModel, batch: Windows, training: WorldModelTraining, generator: torch.Generator, device: torch.device
+) -> Corrupted:
+    """Draw noise levels and noise for a batch of windows of `latent_frames + 1` rows."""
+    latent = batch.cat("latent").to(device).float()
+    chunk = torch.cat(
+        [
+            model.conditioning(name, samples["chunk"][:, 1:].to(device).float())
+            for name, samples in batch.by_embodiment.items()
+        ]
+    )
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=device)
+
+    clean = latent[:, 1:]
+    b, t = clean.shape[:2]
+    sigma = sample_sigma((b, t), shift=training.shift, generator=generator, device=device)
+    starts = rand(b) < training.start_fraction
+    given = rand(b, t) < training.clean_fraction
+    given[:, 0] |= starts
+    given[:, -1] &= t == 1  # the last frame is nobody's context
+    sigma = torch.where(given, 0.0, sigma)
+
+    noise = torch.randn(clean.shape, generator=generator, device=device)
+    noisy = interpolate(clean, noise, sigma).noisy
+    previous = latent[:, :-1]
+    if training.context_noise > 0:
+        level = training.context_noise * rand(b, 1, 1, 1, 1)
+        blur = level * torch.randn(latent.shape, generator=generator, device=device)
+        noisy = torch.where(given[..., None, None, None], noisy + blur[:, 1:], noisy)
+        previous = previous + blur[:, :-1]
+    first = torch.where(starts[:, None, None, None], noisy[:, 0], previous[:, 0])
+    previous = torch.cat([first[:, None], previous[:, 1:]], dim=1)
+
+    has_action = torch.ones(b, t, device=device)
+    has_action[:, 0] = (~starts).float()
+    return Corrupted(
+        clean=clean,
+        noisy=noisy,
+        noise=noise,
+        sigma=sigma,
+        previous=previous if model.config.dit.previous_latent else None,
+        chunk=chunk,
+        has_action=has_action,
+        counts=(~given).float(),
+    )
+
+
+def motion_emphasis(latent: Tensor, emphasis: float) -> Tensor | float:
+    """`1 + emphasis * change` per latent pixel of every frame after the first, change in units of its mean per clip."""
+    if emphasis == 0:
+        return 1.0
+    change = torch.diff(latent, dim=1).square().mean(dim=2, keepdim=True).sqrt()
+    typical = change.mean(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1e-3)
+    return 1 + emphasis * (change / typical).clamp(max=4)
+
+
+def latent_episode(latents: np.ndarray, actions: np.ndarray, actions_per_latent: int) -> Arrays:
+    """One episode as training reads it: row i of `chunk` holds the `k` actions that lead to latent frame i.
+
+    Args:
+        latents: `tl c h w`.
+        actions: `t a`, action i leads from frame i to frame i + 1; at least `k (tl - 1)` rows.
+        actions_per_latent: `k`.
+
+    Raises:
+        DataError: if there are too few actions, or one is not finite.
+    """
+    needed = actions_per_latent * (len(latents) - 1)
+    if len(actions) < needed:
+        raise DataError(f"expected at least {needed} actions for {len(latents)} latent frames, got {len(actions)}")
+    if not np.isfinite(actions[:needed]).all():
+        bad = int(np.flatnonzero(~np.isfinite(actions[:needed]).all(axis=1))[0])
+        raise DataError(f"action {bad} is not finite: {actions[bad]}. Repair or drop the episode.")
+    chunks = actions[:needed].reshape(len(latents) - 1, -1)
+    start = np.zeros((1, chunks.shape[1]), chunks.dtype)
+    return {"latent": latents, "chunk": np.concatenate([start, chunks]).astype(np.float32)}

@@ -1,0 +1,587 @@
+import contextlib
+import dataclasses
+import json
+import logging
+import queue
+import socket
+import struct
+import threading
+import time
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from dreamdojo.apps.play import Controls, PlaySettings, PlayWorld, Start, create_app, serve
+from dreamdojo.apps.play.messages import BadMessageError, parse, unpack
+from dreamdojo.dataset.embodiment import Embodiment, Field
+from dreamdojo.errors import ConfigError, DataError, SimulationError
+from dreamdojo.world import Observation, Prediction, World
+
+ARM = Embodiment(
+    name="square/velocity",
+    action=(
+        Field(
+            name="velocity",
+            axes=("x", "y", "z", "yaw"),
+            unit="m/s",
+            low=(-0.5,) * 4,
+            high=(0.5,) * 4,
+            resampling="mean",
+            integrates="position",
+        ),
+        Field(name="gripper", axes=("opening",), unit="1", low=(0.0,), high=(1.0,)),
+    ),
+    state=(Field(name="position", axes=("x", "y", "z", "yaw"), unit="m", low=(0.0,) * 4, high=(1.0,) * 4),),
+)
+JOINTS = Embodiment(
+    name="humanoid/joint_position",
+    action=(
+        Field(
+            name="joint_position",
+            axes=tuple(f"joint_{i}" for i in range(26)),
+            unit="rad",
+            low=(-1.0,) * 26,
+            high=(3.0,) * 26,
+        ),
+    ),
+    state=(
+        Field(
+            name="joint_position",
+            axes=tuple(f"joint_{i}" for i in range(26)),
+            unit="rad",
+            low=(-1.0,) * 26,
+            high=(3.0,) * 26,
+        ),
+    ),
+)
+
+
+class Square:
+    """A bright square that goes where it is driven: x is up in the picture, y is left."""
+
+    cameras = ("head",)
+
+    def __init__(self, embodiment=ARM, *, fps=20.0, k=1, size=64, seconds=0.0):
+        self.embodiment, self.fps, self.actions_per_step = embodiment, fps, k
+        self.size, self.seconds, self.actions = size, seconds, []
+
+    def reset(self, observation=None, *, seed=0):
+        self.position = np.full(self.embodiment.state_dim, 0.2 + 0.3 * seed, dtype=np.float32)
+        self.actions.clear()
+        return Observation(frames={"head": self.draw()[None, None]}, state=torch.from_numpy(self.position)[None, None])
+
+    def step(self, actions):
+        time.sleep(self.seconds)
+        frames, states = [], []
+        for action in actions[0].numpy():
+            self.actions.append(action)
+            moved = self.embodiment.integrate(self.position, action, 1 / self.fps)
+            self.position = np.clip(action if moved is None else moved, 0, 1).astype(np.float32)
+            frames.append(self.draw())
+            states.append(torch.from_numpy(self.position.copy()))
+        return Prediction(
+            frames={"head": torch.stack(frames)[None]}, state=torch.stack(states)[None], state_source="integrator"
+        )
+
+    def observe(self, observation, actions): ...
+
+    def fork(self, n):
+        return self
+
+    def close(self): ...
+
+    def draw(self):
+        ramp = torch.linspace(30, 90, self.size)
+        picture = torch.stack([ramp.expand(self.size, -1), ramp[:, None].expand(-1, self.size), ramp.expand(self.size, -1)])
+        up, left = (int((1 - value) * self.size * 0.8) for value in self.position[:2])
+        picture[:, up : up + self.size // 5, left : left + self.size // 5] = torch.tensor([250.0, 200, 90])[:, None, None]
+        return picture.to(torch.uint8)
+
+
+class Broken(Square):
+    """Steps twice, then its physics becomes unstable."""
+
+    def step(self, actions):
+        if len(self.actions) >= 2:
+            raise SimulationError("the arm left the table")
+        return super().step(actions)
+
+
+def starts(num=3):
+    scene = Observation(frames={"head": torch.zeros(1, 1, 3, 64, 64, dtype=torch.uint8)})
+    return [
+        Start(
+            name=f"Scene {seed}",
+            thumbnail=np.full((64, 64, 3), 50 + 70 * seed, dtype=np.uint8),
+            observation=scene,
+            seed=seed,
+        )
+        for seed in range(num)
+    ]
+
+
+def side_by_side(**kwargs):
+    return {
+        "dream": PlayWorld(world=Square(**kwargs), from_observation=True, label="Dream"),
+        "dojo": PlayWorld(world=Square(**kwargs), from_observation=False, label="Dojo"),
+    }
+
+
+@contextlib.contextmanager
+def serving(worlds, **settings):
+    addresses, stop = queue.Queue(), threading.Event()
+    kwargs = {"announce": addresses.put, "stop": stop}
+    arguments = (worlds, starts(), PlaySettings(**{"port": 0, **settings}))
+    thread = threading.Thread(target=serve, args=arguments, kwargs=kwargs)
+    thread.start()
+    try:
+        yield addresses.get(timeout=10)
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+class Page:
+    """A page without a browser: shows every frame at once, unless told to be slow."""
+
+    def __init__(self, url, *, page="", slow=False, **kwargs):
+        self.stack = contextlib.ExitStack()
+        address = f"{url.replace('http', 'ws')}/ws?page={page}"
+        self.socket = self.stack.enter_context(connect(address, max_size=2**24, **kwargs))
+        self.slow, self.sent, self.frames = slow, 0, []
+        self.hello = self.text("hello")
+        self.session = self.text("session")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+    def send(self, **message):
+        self.socket.send(json.dumps(message))
+
+    def next(self, timeout=5.0):
+        """The next message: a dict, or the header of a frame with its decoded pictures."""
+        message = self.socket.recv(timeout)
+        if isinstance(message, str):
+            note = json.loads(message)
+            if note["type"] == "session":
+                self.session = note
+            return note
+        header, pictures = unpack(message)
+        header["images"] = [np.asarray(Image.open(BytesIO(data))) for data in pictures]
+        self.frames.append(header)
+        if not self.slow:
+            self.shown(header)
+        return header
+
+    def shown(self, header):
+        self.send(type="shown", sequence=header["sequence"])
+
+    def until(self, wanted, timeout=5.0):
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if wanted(message := self.next(deadline - time.monotonic())):
+                return message
+        raise TimeoutError
+
+    def text(self, kind):
+        return self.until(lambda message: message["type"] == kind)
+
+    def session_with(self, **expected):
+        """Wait until the session is in this state, if it is not in it already."""
+        if not expected.items() <= self.session.items():
+            self.until(lambda message: message["type"] == "session" and expected.items() <= message.items())
+        return self.session
+
+    def frame(self, wanted=lambda header: True):
+        return self.until(lambda message: message["type"] == "frame" and wanted(message))
+
+    def drive(self, values, **kwargs):
+        self.sent += 1
+        episode = self.session["episode"]
+        self.send(**{"type": "drive", "episode": episode, "values": values, "id": self.sent, "time": 1.5, **kwargs})
+        return self.sent
+
+
+# controls
+
+
+def controls(embodiment):
+    return Controls.of(embodiment, screen_right="-y", screen_up="+x")
+
+
+def test_named_axes_get_a_role_and_its_keys():
+    by_axis = {column.axis: column for column in controls(ARM).columns}
+
+    assert {axis: column.role for axis, column in by_axis.items()} == {
+        "x": "forward",
+        "y": "right",
+        "z": "up",
+        "yaw": "yaw",
+        "opening": "gripper",
+    }
+    assert by_axis["x"].positive == ("KeyW", "ArrowUp")
+    assert by_axis["y"].negative == ("KeyD", "ArrowRight"), "y points left, so the right key drives it down"
+    assert by_axis["yaw"].positive == ("KeyQ",)
+    assert by_axis["opening"].positive == ("Space",)
+    assert [column.mode for column in controls(ARM).columns] == ["rate"] * 4 + ["toggle"]
+
+
+def test_a_second_arm_is_not_moved_by_the_first_ones_keys():
+    arm = ARM.action[0]
+    both = Embodiment(name="two", action=(arm, dataclasses.replace(arm, name="right_velocity", integrates=None)))
+
+    assert [column.role for column in controls(both).columns] == ["forward", "right", "up", "yaw"] + [None] * 4
+
+
+def test_a_column_without_range_is_fixed():
+    field = Field(name="mode", axes=("m",), unit="1", low=(2.0,), high=(2.0,))
+
+    (column,) = controls(Embodiment(name="one", action=(field,))).columns
+
+    assert column.mode == "fixed"
+
+
+def test_rates_rest_at_a_physical_zero_even_in_an_uneven_range():
+    field = Field(name="speed", axes=("x",), unit="m/s", low=(-0.1,), high=(0.3,), resampling="mean")
+    embodiment = Embodiment(name="one", action=(field,))
+
+    rest = controls(embodiment).rest(None)
+
+    np.testing.assert_allclose(embodiment.denormalize_action(rest), 0.0, atol=1e-7)
+
+
+def test_targets_rest_where_the_body_is_or_in_mid_range():
+    state = np.linspace(-1, 3, 26, dtype=np.float32)
+
+    np.testing.assert_allclose(controls(JOINTS).rest(state), np.linspace(-1, 1, 26), atol=1e-6)
+    np.testing.assert_allclose(controls(JOINTS).rest(None), 0.0, atol=1e-6)
+
+
+def test_letting_go_stops_velocities_and_keeps_targets_and_grippers():
+    np.testing.assert_allclose(controls(ARM).relaxed(np.array([1, -1, 0.5, 1, -1])), [0, 0, 0, 0, -1], atol=1e-7)
+    np.testing.assert_allclose(controls(JOINTS).relaxed(np.full(26, 0.7)), 0.7, atol=1e-7)
+
+
+# what travels
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "expected"),
+    [
+        ("", "not a message", "drive"),
+        ("[1, 2]", "not a message", "drive"),
+        ('{"type": "jump"}', "not a message", '{"type": "reset"'),
+        ('{"type": "pause", "paused": 1}', "pause.paused", "true or false"),
+        ('{"type": "pause", "paused": true, "hard": true}', "pause.hard", "true or false"),
+        ('{"type": "drive", "episode": 1, "id": 1, "time": 0, "values": [2]}', "drive.values.0", "-1..1"),
+        ('{"type": "drive", "episode": 1, "id": 1, "time": 0, "values": [NaN]}', "drive.values.0", "-1..1"),
+        ('{"type": "drive", "episode": 1, "id": -1, "time": 0, "values": []}', "drive.id", "count"),
+        ("[" * 5000, "not a message", "drive"),
+        ("x" * 20_000, "20000 bytes", "at most 16384"),
+    ],
+)
+def test_a_bad_message_is_answered_with_what_was_found_and_what_was_expected(text, found, expected):
+    with pytest.raises(BadMessageError) as caught:
+        parse(text, max_bytes=16_384)
+
+    assert found in caught.value.found
+    assert expected in caught.value.expected
+
+
+# settings
+
+
+def test_the_fake_world_satisfies_the_protocol():
+    assert isinstance(Square(), World)
+
+
+def test_other_machines_are_let_in_only_on_request():
+    with pytest.raises(ConfigError, match="allow_remote"):
+        PlaySettings(host="0.0.0.0")
+
+    assert PlaySettings(host="0.0.0.0", allow_remote=True)
+    assert PlaySettings(host="::1") and PlaySettings(host="localhost")
+
+
+def test_worlds_that_cannot_be_driven_together_are_refused():
+    dream = PlayWorld(world=Square(), from_observation=True, label="Dream")
+    other_body = PlayWorld(world=Square(JOINTS), from_observation=False, label="Dojo")
+    other_rate = PlayWorld(world=Square(fps=5.0), from_observation=False, label="Dojo")
+
+    with pytest.raises(ConfigError, match="action fields"):
+        create_app({"dream": dream, "dojo": other_body}, starts(), PlaySettings())
+    with pytest.raises(ConfigError, match="Hz"):
+        create_app({"dream": dream, "dojo": other_rate}, starts(), PlaySettings())
+    with pytest.raises(ConfigError, match="'blind' has none"):
+        blind = dataclasses.replace(starts()[0], name="blind", observation=None)
+        create_app({"dream": dream}, [blind], PlaySettings())
+    with pytest.raises(DataError, match="thumbnail"):
+        dataclasses.replace(starts()[0], thumbnail=np.zeros((4, 4, 3), dtype=np.float32))
+
+
+def test_a_taken_port_is_refused_by_name():
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(ConfigError, match="another port"):
+        serve(side_by_side(), starts(), PlaySettings(port=other.getsockname()[1]))
+
+
+def test_without_a_callback_the_address_is_logged(caplog):
+    stop = threading.Event()
+    stop.set()
+
+    with caplog.at_level(logging.INFO, logger="dreamdojo.apps.play.server"):
+        serve(side_by_side(), starts(), PlaySettings(port=0), stop=stop)
+
+    assert "http://127.0.0.1:" in caplog.text
+
+
+# the session
+
+
+def test_the_page_and_its_thumbnails_are_served():
+    with serving(side_by_side()) as url, httpx.Client(base_url=url) as client:
+        page = client.get("/")
+        thumbnail = client.get("/starts/2.png")
+
+        assert "DreamDojo" in page.text
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        assert client.get("/main.js").headers["content-type"].startswith("text/javascript")
+        assert np.asarray(Image.open(BytesIO(thumbnail.content))).mean() == 190
+        assert client.get("/starts/3.png").status_code == 404
+        assert client.get("/starts/..%2f..%2fserver.py").status_code in (404, 422)
+
+
+def test_the_same_command_drives_every_world_in_lockstep():
+    with serving(side_by_side()) as url, Page(url) as page:
+        first = page.frame(lambda frame: frame["index"] == 0)
+        driven = page.drive([1, 0, 0, 0, 1])
+        later = page.frame(lambda frame: frame["command"]["id"] == driven and frame["index"] >= 4)
+
+    assert [view["world"] for view in later["views"]] == ["dream", "dojo"]
+    assert first["views"][0]["step_ms"] is None and later["views"][0]["step_ms"] >= 0
+    assert later["command"] == {"id": driven, "time": 1.5, "values": [1.0, 0.0, 0.0, 0.0, 1.0]}
+    for view in later["views"]:
+        assert view["state"][0] > first["views"][0]["state"][0] and view["state_source"] == "integrator"
+    dream, dojo = later["images"]
+    np.testing.assert_array_equal(dream, dojo)
+    assert not np.array_equal(dream, first["images"][0])
+
+
+def test_frames_arrive_pixel_for_pixel_and_in_the_worlds_own_time():
+    worlds = side_by_side()
+    with serving(worlds) as url, Page(url) as page:
+        frames = [page.frame() for _ in range(25)]
+        page.send(type="pause", paused=True)
+        page.session_with(state="paused")
+        last = page.frames[-1]
+
+    shown = worlds["dream"].world.draw().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(last["images"][0], shown)
+    assert [frame["index"] for frame in frames] == list(range(25))
+    assert last["time"] == pytest.approx(last["index"] / 20.0)
+
+
+def test_a_world_with_several_actions_a_step_repeats_the_command_and_shows_every_frame():
+    worlds = {
+        "dream": PlayWorld(world=Square(k=4), from_observation=True, label="Dream"),
+        "dojo": PlayWorld(world=Square(k=1), from_observation=False, label="Dojo"),
+    }
+    with serving(worlds) as url, Page(url) as page:
+        frames = [page.frame() for _ in range(13)]
+
+    assert [frame["index"] for frame in frames] == list(range(13))
+    np.testing.assert_array_equal(frames[-1]["images"][0], frames[-1]["images"][1])
+    chunks = np.stack(worlds["dream"].world.actions).reshape(-1, 4, 5)
+    assert (chunks == chunks[:, :1]).all()
+
+
+def test_a_reset_starts_the_chosen_scene_and_forgets_commands_of_the_last_episode():
+    with serving(side_by_side()) as url, Page(url) as page:
+        first = page.frame(lambda frame: frame["index"] == 0)
+        page.drive([1, 0, 0, 0, 1])
+        page.frame(lambda frame: frame["index"] >= 3)
+
+        page.send(type="reset", start=2)
+        chosen = page.frame(lambda frame: frame["episode"] == 2 and frame["index"] == 0)
+        assert page.session["start"] == 2
+        page.drive([1, 0, 0, 0, 1], episode=1)
+        still = page.frame(lambda frame: frame["episode"] == 2 and frame["index"] >= 3)
+
+        page.send(type="reset", start=None)
+        again = page.frame(lambda frame: frame["episode"] == 3 and frame["index"] == 0)
+
+    assert chosen["views"][0]["state"][0] == pytest.approx(0.8)
+    assert first["views"][0]["state"][0] == pytest.approx(0.2)
+    assert still["views"][0]["state"] == chosen["views"][0]["state"]
+    np.testing.assert_array_equal(again["images"][0], chosen["images"][0])
+
+
+def test_a_joint_body_begins_at_its_state():
+    worlds = {"dream": PlayWorld(world=Square(JOINTS), from_observation=True, label="Dream")}
+    with serving(worlds) as url, Page(url) as page:
+        page.session_with(episode=1)
+
+    assert page.session["rest"] == pytest.approx([2 * (0.2 + 1) / 4 - 1] * 26, abs=1e-6)
+
+
+def test_a_silent_operator_lets_go_and_a_repeated_command_holds():
+    with serving(side_by_side(), command_timeout=0.3) as url, Page(url) as page:
+        page.frame()
+        page.drive([1, 0, 0, 0, -1])
+        page.frame(lambda frame: frame["command"]["values"][0] == 1)
+        stopped = page.frame(lambda frame: frame["command"]["values"][0] == 0)
+
+    assert stopped["command"]["values"] == [0, 0, 0, 0, -1], "the gripper keeps its hold"
+
+
+def test_full_speed_is_faster_than_the_clock():
+    with serving(side_by_side(fps=10.0)) as url, Page(url) as page:
+        page.frame()
+        page.send(type="speed", unlimited=True)
+        page.session_with(unlimited=True)
+        began = time.monotonic()
+        for _ in range(40):
+            page.frame()
+
+    assert time.monotonic() - began < 2.0
+
+
+def test_bad_messages_are_answered_and_the_session_goes_on():
+    with serving(side_by_side()) as url, Page(url) as page:
+        for message, found in [
+            ("nonsense", "not a message"),
+            (b"\x00\x01", "binary"),
+            (json.dumps({"type": "reset", "start": 7}), "reset.start: 7"),
+            (json.dumps({"type": "drive", "episode": 1, "id": 1, "time": 0, "values": [0, 0]}), "2 numbers"),
+            ("x" * 20_000, "20000 bytes"),
+        ]:
+            page.socket.send(message)
+            error = page.text("error")
+            assert found in error["message"] and error["expected"]
+        page.send(type="ping", time=12.5)
+        assert page.text("pong")["time"] == 12.5
+        assert page.frame()
+
+
+def test_a_message_beyond_all_bounds_ends_its_own_connection_only():
+    with serving(side_by_side()) as url, Page(url) as viewer, Page(url) as hostile:
+        with pytest.raises(ConnectionClosed):
+            hostile.socket.send("x" * 1_000_000)
+            hostile.until(lambda message: False)
+        assert viewer.frame()
+
+
+def test_a_second_page_watches_and_takes_over_when_nobody_drives():
+    with serving(side_by_side()) as url:
+        operator, viewer = Page(url), Page(url)
+        with viewer:
+            assert operator.session["driving"] and not viewer.session["driving"] and viewer.session["driven"]
+            assert viewer.frame()["images"][0].shape == (64, 64, 3)
+            for refused in ({"type": "reset", "start": 0}, {"type": "take"}):
+                viewer.send(**refused)
+                assert "another page drives" in viewer.text("error")["message"]
+
+            operator.drive([1, 0, 0, 0, 1])
+            viewer.frame(lambda frame: frame["command"]["values"][0] == 1)
+            operator.stack.close()
+            viewer.frame(lambda frame: frame["command"]["values"][0] == 0)
+            viewer.session_with(driven=False)
+            viewer.drive([0, 0, 0, 0, 1])
+            assert "only watches" in viewer.text("error")["message"]
+
+            viewer.send(type="take")
+            viewer.session_with(driving=True)
+
+
+def test_a_page_that_connects_again_gets_its_seat_back():
+    with serving(side_by_side()) as url, Page(url, page="mine") as first, Page(url, page="other") as other:
+        first.frame(lambda frame: frame["index"] >= 3)
+        with Page(url, page="mine") as again:
+            seen = again.frame()
+            assert again.session["driving"] and again.session["episode"] == 1 and seen["index"] >= 3
+            with pytest.raises(ConnectionClosed) as closed:
+                first.until(lambda message: False)
+            assert closed.value.rcvd.code == 4001
+            assert other.frame()
+
+
+def test_a_slow_page_skips_frames_and_holds_nobody_up():
+    with serving(side_by_side()) as url, Page(url) as quick, Page(url, slow=True) as slow:
+        kept = [slow.frame(), slow.frame()]
+        quick.frame(lambda frame: frame["sequence"] >= kept[-1]["sequence"] + 12)
+        with pytest.raises(TimeoutError):
+            slow.until(lambda message: message["type"] == "frame", timeout=0.3)
+        newest = quick.frames[-1]["sequence"]
+        slow.shown(kept[-1])
+        caught_up = slow.frame()
+
+    sequences = [frame["sequence"] for frame in quick.frames]
+    assert sequences == list(range(sequences[0], sequences[-1] + 1)), "the quick page has missed nothing"
+    assert kept[-1]["sequence"] + 12 <= newest <= caught_up["sequence"] + 1, "what waited was the newest, not the oldest"
+
+
+def test_a_page_that_vanishes_while_it_is_sent_to_hurts_nobody(caplog):
+    worlds = side_by_side(size=512)
+    with serving(worlds, frames_in_flight=1000) as url, Page(url) as viewer:
+        vanished = Page(url)
+        raw = vanished.socket.socket
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        viewer.send(type="speed", unlimited=True)
+        for _ in range(10):
+            viewer.frame()
+        raw.shutdown(socket.SHUT_RD)
+        vanished.socket.close_socket()  # a reset, without a closing handshake
+        before = viewer.frames[-1]["sequence"]
+        assert viewer.frame(lambda frame: frame["sequence"] > before + 20)
+        viewer.session_with(pages=1)
+
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_the_worlds_stand_still_when_nobody_looks():
+    worlds = side_by_side()
+    with serving(worlds) as url:
+        with Page(url) as page:
+            page.frame(lambda frame: frame["index"] >= 2)
+        time.sleep(0.2)
+        before = len(worlds["dream"].world.actions)
+        time.sleep(0.3)
+        assert len(worlds["dream"].world.actions) == before
+        with Page(url) as page:
+            assert page.frame()["index"] == before, "who comes back finds the session where it was"
+            assert page.frame()["index"] == before + 1
+
+
+def test_a_world_that_fails_says_so_and_a_reset_tries_again():
+    worlds = {"dream": PlayWorld(world=Broken(), from_observation=True, label="Dream")}
+    with serving(worlds) as url, Page(url) as page:
+        assert page.session_with(state="failed")["failure"] == "the arm left the table"
+        page.send(type="reset", start=None)
+        assert page.frame(lambda frame: frame["episode"] == 2 and frame["index"] == 1)
+
+
+def test_a_page_of_another_site_is_refused():
+    with serving(side_by_side()) as url:
+        port = int(url.rpartition(":")[2])
+        with pytest.raises(ConnectionClosed) as closed:
+            Page(url, origin="http://evil.example")
+        assert closed.value.rcvd.code == 4403
+
+        # a name that its owner has pointed at this machine
+        evil = f"http://evil.example:{port}"
+        with pytest.raises(ConnectionClosed) as closed:
+            Page(evil, origin=evil, sock=socket.create_connection(("127.0.0.1", port)))
+        assert closed.value.rcvd.code == 4403
+
+        with Page(url, origin=url) as page:
+            assert page.frame()

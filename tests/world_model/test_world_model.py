@@ -1,0 +1,205 @@
+import numpy as np
+import pytest
+import torch
+
+from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.flow.rectified import interpolate
+from dreamdojo.nn.patches import actions_to_chunks, chunks_to_actions, from_pairs, from_patches, to_pairs, to_patches
+from dreamdojo.world_model.dit import DiT, DiTConfig
+from dreamdojo.world_model.losses import flow_loss
+from dreamdojo.world_model.model import LATENT_ACTION
+from dreamdojo.world_model.sample import CausalSampler, SamplerConfig
+from dreamdojo.world_model.train import WorldModelTraining, corrupt, latent_episode
+from dreamdojo.dataset.windows import WindowSampler
+from dreamdojo.training.fit import FitConfig
+from tests.tiny import LATENT_DIM, PUSHER, latent_source, tiny_dit, tiny_world_model
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_every_latent_action_returns_to_its_own_sample_and_time(batch):
+    ids = torch.arange(batch * 5, dtype=torch.float).view(batch, 5, 1, 1, 1)  # each frame carries its number
+    first_of_pair = to_pairs(ids)[:, 0].reshape(-1, 1)
+    torch.testing.assert_close(from_pairs(first_of_pair, batch=batch)[..., 0], ids[:, :-1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_actions_come_home_from_their_chunks(batch):
+    actions = torch.arange(batch * 8 * 2, dtype=torch.float).view(batch, 8, 2)
+    chunks = actions_to_chunks(actions, 4)
+    assert chunks[0, 1].tolist() == actions[0, 4:8].flatten().tolist()
+    assert torch.equal(chunks_to_actions(chunks, 4), actions)
+
+
+def test_patches_come_home():
+    frames = torch.arange(2 * 3 * 3 * 8 * 12, dtype=torch.float).view(2, 3, 3, 8, 12)
+    assert torch.equal(from_patches(to_patches(frames, 4), 4, height=8), frames)
+
+
+def test_a_block_is_the_identity_at_the_start():
+    model = DiT(tiny_dit(previous_latent=False))
+    x = torch.randn(1, 3, 4, 32)
+    model.time_embedding[2].weight.data.zero_()
+    e = torch.randn(1, 3, 32)
+    out, _ = model.blocks[0](
+        x, e, torch.zeros(1, 3, 96), angles=model.rotary_angles(3, 2, 2), mask=None, past=None, text=None
+    )
+    torch.testing.assert_close(out, x)
+
+
+def test_a_residual_model_starts_as_nothing_moves():
+    model = DiT(tiny_dit())
+    previous = torch.randn(2, 3, 4, 4, 4)
+    out, _ = model(torch.randn_like(previous), torch.rand(2, 3), torch.randn(2, 3, LATENT_DIM), previous=previous)
+    torch.testing.assert_close(out, previous)
+
+
+def test_the_past_of_a_causal_model_does_not_move_when_its_future_changes():
+    dit = tiny_world_model().dit
+    noisy, previous = torch.randn(1, 4, 4, 4, 4), torch.randn(1, 4, 4, 4, 4)
+    sigma, action = torch.rand(1, 4), torch.randn(1, 4, LATENT_DIM)
+    before, _ = dit(noisy, sigma, action, previous=previous)
+    changed = [x.clone() for x in (noisy, sigma, action, previous)]
+    for x in changed:
+        x[:, 2:] += 1
+    after, _ = dit(*changed[:3], previous=changed[3])
+    torch.testing.assert_close(after[:, :2], before[:, :2])
+    assert not torch.allclose(after[:, 2:], before[:, 2:])
+
+
+def test_a_frame_feels_its_own_action_and_only_from_then_on():
+    dit = tiny_world_model().dit
+    noisy = torch.randn(2, 4, 4, 4, 4)
+    sigma, action = torch.rand(2, 4), torch.randn(2, 4, LATENT_DIM)
+    before, _ = dit(noisy, sigma, action, previous=noisy)
+    action[0, 2] += 1
+    after, _ = dit(noisy, sigma, action, previous=noisy)
+    moved = (after - before).abs().amax(dim=(2, 3, 4)) > 1e-6
+    assert moved.tolist() == [[False, False, True, True], [False] * 4]
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_cached_rollout_equals_the_uncached_one_also_after_the_window_rolls(k):
+    model = tiny_world_model(k)
+    window = model.config.dit.window
+    sampler = CausalSampler(model, SamplerConfig(steps=2), window)
+    random = torch.Generator().manual_seed(1)
+    latents = torch.randn(2, 7, 4, 4, 4, generator=random)
+    chunks = torch.randn(2, 7, LATENT_DIM * k, generator=random)
+    noise = torch.randn(2, 4, 4, 4, generator=random)
+
+    state = sampler.start(latents[:, 0])
+    for i in range(1, 7):
+        state = sampler.append(state, latents[:, i], chunks[:, i])
+        assert state.num_frames == min(i + 1, window - 1)
+    chunk = torch.randn(2, LATENT_DIM * k, generator=random)
+    cached = sampler.clean(state, noise, 0.7, chunk)
+
+    # the same without a cache: each block's window reaches back further, so the whole past is run through the mask
+    previous = torch.cat([latents[:, :1], latents], dim=1)
+    sigma = torch.cat([torch.zeros(2, 7), torch.full((2, 1), 0.7)], dim=1)
+    with torch.no_grad():
+        uncached, _ = model.dit(
+            torch.cat([latents, noise[:, None]], dim=1),
+            sigma,
+            torch.cat([chunks, chunk[:, None]], dim=1),
+            previous=previous,
+        )
+    torch.testing.assert_close(cached, uncached[:, -1], atol=1e-5, rtol=1e-4)
+
+
+def test_the_cache_is_never_changed_in_place():
+    model = tiny_world_model()
+    sampler = CausalSampler(model, SamplerConfig(steps=1), 3)
+    state = sampler.start(torch.randn(1, 4, 4, 4))
+    kept = state.past[0].key.clone()
+    chunk, noise = torch.randn(1, LATENT_DIM), torch.randn(1, 4, 4, 4)
+    first = sampler.step(state, chunk, noise).last
+    sampler.step(state, chunk + 1, noise)
+    assert torch.equal(state.past[0].key, kept)
+    assert torch.equal(sampler.step(state, chunk, noise).last, first)
+
+
+def test_a_perfect_prediction_has_no_loss_and_the_motion_term_sees_a_flicker():
+    random = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(2, 4, 3, 5, 5, generator=random) for _ in range(2))
+    sigma = torch.rand(2, 4, generator=random) * 0.5 + 0.5
+    counts = torch.ones(2, 4)
+    point = interpolate(clean, noise, sigma)
+    config = tiny_dit(previous_latent=False, prediction="velocity")
+
+    def loss(prediction, **changes):
+        return flow_loss(
+            prediction, config=config, clean=clean, point=point, sigma=sigma, counts=counts, motion_weight=0.1, **changes
+        )
+
+    assert loss(point.velocity).total == 0
+    constant = loss(point.velocity + 1)
+    torch.testing.assert_close(constant.velocity, torch.tensor(1.0))
+    torch.testing.assert_close(constant.motion, torch.tensor(0.0))
+    flicker = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1, 1, 1)
+    torch.testing.assert_close(loss(point.velocity + flicker).motion, torch.tensor(4.0))
+
+
+def test_given_frames_do_not_count():
+    clean, noise = torch.randn(1, 3, 2, 4, 4), torch.randn(1, 3, 2, 4, 4)
+    sigma, counts = torch.full((1, 3), 0.8), torch.tensor([[0.0, 1.0, 1.0]])
+    point = interpolate(clean, noise, sigma)
+    config = tiny_dit(previous_latent=False, prediction="velocity")
+    wrong = point.velocity.clone()
+    wrong[:, 0] += 100
+    assert flow_loss(wrong, config=config, clean=clean, point=point, sigma=sigma, counts=counts).total == 0
+
+
+def test_given_frames_are_clean_and_the_start_has_no_action_and_no_past():
+    model = tiny_world_model()
+    training = WorldModelTraining(
+        fit=FitConfig(steps=1, batch_size=64, learning_rate=1.0), latent_frames=3, start_fraction=1.0
+    )
+    batch = WindowSampler([latent_source()], length=4, batch_size=64, seed=0)(0)
+    given = corrupt(model, batch, training, torch.Generator().manual_seed(0), torch.device("cpu"))
+    clean = given.counts == 0
+    assert clean[:, 0].all() and not clean[:, -1].any()
+    torch.testing.assert_close(given.noisy[clean], given.clean[clean])
+    assert (given.has_action[:, 0] == 0).all() and (given.has_action[:, 1:] == 1).all()
+    torch.testing.assert_close(given.previous[:, 0], given.noisy[:, 0])
+    torch.testing.assert_close(given.previous[:, 1:], batch.by_embodiment[LATENT_ACTION]["latent"][:, 1:-1])
+
+
+def test_row_i_of_an_episode_holds_the_actions_that_lead_to_latent_i():
+    latents = np.zeros((3, 1, 1, 1))
+    actions = np.arange(10, dtype=np.float32)[:, None]
+    assert latent_episode(latents, actions, 4)["chunk"].tolist() == [[0] * 4, [0, 1, 2, 3], [4, 5, 6, 7]]
+    with pytest.raises(DataError, match="at least 8 actions"):
+        latent_episode(latents, actions[:7], 4)
+    actions[5] = np.nan
+    with pytest.raises(DataError, match="action 5 is not finite"):
+        latent_episode(latents, actions, 4)
+
+
+def test_an_adapter_starts_as_its_linear_part():
+    model = tiny_world_model()
+    adapter = type(model.adapter("pusher"))(2, LATENT_DIM, 8)
+    weight, bias = torch.randn(LATENT_DIM, 2), torch.randn(LATENT_DIM)
+    adapter.start_from(weight, bias)
+    chunk = torch.randn(5, 2)
+    torch.testing.assert_close(adapter(chunk), chunk @ weight.T + bias)
+
+
+def test_a_new_body_leaves_the_rest_of_the_model_alone():
+    from dataclasses import replace
+
+    model = tiny_world_model()
+    wider = model.with_embodiments(replace(PUSHER, name="other"))
+    for name, value in model.state_dict().items():
+        assert torch.equal(wider.state_dict()[name], value)
+    with pytest.raises(ConfigError, match="knows: pusher, other"):
+        wider.conditioning("third", torch.zeros(1, 1, 2))
+
+
+def test_settings_that_cannot_work_together_are_refused():
+    with pytest.raises(ConfigError, match="num_heads=5"):
+        tiny_dit(num_heads=5)
+    with pytest.raises(ConfigError, match="previous_latent needs"):
+        tiny_dit(causal=False, window=None)
+    with pytest.raises(ConfigError, match="needs causal=True"):
+        DiTConfig(latent_channels=4, dim=32, num_heads=2, num_blocks=1, action_dim=1, window=3)
