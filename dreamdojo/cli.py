@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -16,12 +17,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "curate": ("dreamdojo.commands:Curate", "Turn video files into a dataset."),
     "train-tokenizer": ("dreamdojo.commands:TrainTokenizer", "Train the video tokenizer."),
     "encode": ("dreamdojo.commands:Encode", "Encode a dataset's frames to latents."),
-    "train-latent-action": ("dreamdojo.commands:TrainLatentAction", "Train the latent action model on unlabelled video."),
+    "train-latent-action": (
+        "dreamdojo.commands:TrainLatentAction",
+        "Train the latent action model on unlabelled video.",
+    ),
     "infer-latent-actions": ("dreamdojo.commands:InferLatentActions", "Infer the latent actions of a dataset."),
     "pretrain": ("dreamdojo.commands:Pretrain", "Train the world model on human video and its latent actions."),
     "posttrain": ("dreamdojo.commands:Posttrain", "Teach the world model a robot from its episodes."),
     "distill": ("dreamdojo.commands:Distill", "Distil the teacher into a student of few steps."),
     "evaluate": ("dreamdojo.commands:Evaluate", "Score a run on held-out episodes and write report.html."),
+    "train-foundation": ("dreamdojo.foundation:TrainFoundation", "Train the models that ship with the package."),
     "play": ("dreamdojo.commands:Play", "Drive a world model in the browser."),
 }
 
@@ -29,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; errors raised on purpose are printed as one message, and Ctrl-C says how to go on."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Threads that spin while they wait lose several times their speed as soon as something else runs beside them.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not arguments or arguments[0] in ("-h", "--help"):
         _say(_overview())
         return

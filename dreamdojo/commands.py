@@ -12,7 +12,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from dreamdojo import stages
+from dreamdojo import foundation, stages
 from dreamdojo.curation.curate import CurateSettings, curate
 from dreamdojo.dataset.read import Dataset, open_dataset
 from dreamdojo.dataset.split import split_episodes
@@ -288,3 +288,98 @@ class Distill(_OfRobot):
     def run(self) -> None:
         """Distil."""
         stages.student_stage(self.open_run(), self.split()[0])
+
+
+@dataclass(kw_only=True)
+class Evaluate(_OfRobot):
+    """Score a run on held-out episodes of a robot's dataset."""
+
+    def run(self) -> None:
+        """Evaluate; writes `report.html` and `results.json` into the run folder."""
+        from dreamdojo.demo import describe, write_findings
+
+        _, held_out = self.split()
+        write_findings(self.open_run(), held_out, None, {"held out": f"{self.robot}, {describe(held_out)}"}, {})
+
+
+@dataclass(kw_only=True)
+class Play(PresetCommand):
+    """Drive a world model in the browser."""
+
+    world: Literal["auto", "dream", "dojo"] = "auto"
+    """What to show: the dream, the dojo alone, or (auto) the dream, and the dojo beside it where the body lives there."""
+    model: Literal["student", "teacher"] = "student"
+    """Which model of the run to drive."""
+    robot: Path | None = None
+    """Dataset whose first frames to start from; dojo scenes by default."""
+    camera: str | None = None
+    """Its camera, where it has several."""
+    starts: int = 6
+    """Places to start from."""
+    steps: int | None = None
+    """Denoising steps per frame; by default those the model was made for."""
+    host: str = "127.0.0.1"
+    """Address to listen on; only this machine by default."""
+    port: int = 8642
+    """Port to listen on."""
+    allow_remote: bool = False
+    """Allow a host that other machines can reach. Whoever reaches the page drives."""
+
+    def run(self) -> None:
+        """Serve until Ctrl-C."""
+        from dreamdojo.apps.play.command import find_model
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        folder = None if self.world == "dojo" else find_model(self.run_folder, foundation(self.preset.name), self.model)
+        if folder is None and self.world != "dojo":
+            raise ConfigError(
+                f"no {self.model} in {self.run_folder}, and none ships for preset {self.preset.name}. "
+                "Run `dreamdojo demo` first, or drive the simulator with --world dojo."
+            )
+        play(
+            folder,
+            all_episodes(self.robot, self.camera) if self.robot else None,
+            with_dojo=self.world != "dream",
+            count=self.starts,
+            steps=self.steps,
+            device=self.device,
+            host=self.host,
+            port=self.port,
+            allow_remote=self.allow_remote,
+        )
+
+
+def play(
+    model: Path | None,
+    episodes: Episodes | None,
+    *,
+    with_dojo: bool = True,
+    count: int = 6,
+    steps: int | None = None,
+    device: Device = "auto",
+    host: str = "127.0.0.1",
+    port: int = 8642,
+    allow_remote: bool = False,
+) -> None:
+    """Serve a model (None: the dojo alone) from the first frames of `episodes`, or from dojo scenes."""
+    from dreamdojo.apps.play import command
+    from dreamdojo.apps.play.settings import PlaySettings
+    from dreamdojo.rollout.session import load_session
+
+    session = None if model is None else load_session(model, steps=steps, device=device)
+    settings = PlaySettings(host=host, port=port, allow_remote=allow_remote)
+    dojo = None
+    if session is None or command.is_dojo_body(session):
+        starts, dojo = command.dojo_starts(session.size if session else 64, count)
+    elif episodes is None:
+        raise ConfigError(f"{session} needs frames to start from: give its dataset with --robot")
+    else:
+        starts = command.dataset_starts(episodes.dataset, episodes.indices[:count], episodes.camera, session)
+    command.serve_worlds(
+        session,
+        dojo if with_dojo else None,
+        starts,
+        settings=settings,
+        announce=lambda url: console.print(f"Drive at {url}  (Ctrl-C stops)"),
+    )

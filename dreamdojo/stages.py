@@ -1,11 +1,11 @@
 """The stages as functions on a run folder. Each reads what the ones before it wrote, and can be run alone.
 
-    RUN/cache/            frames, latents and latent actions: side caches, keyed by what made them
-    RUN/tokenizer/        model.safetensors  config.json  metrics.jsonl  state.pt
-    RUN/latent_action/    the same
-    RUN/pretrained/       the same: the world model after human video
-    RUN/teacher/          the same, after the robot's episodes
-    RUN/student/          the same, of few steps
+RUN/cache/            frames, latents and latent actions: side caches, keyed by what made them
+RUN/tokenizer/        model.safetensors  config.json  metrics.jsonl  state.pt
+RUN/latent_action/    the same
+RUN/pretrained/       the same: the world model after human video
+RUN/teacher/          the same, after the robot's episodes
+RUN/student/          the same, of few steps
 """
 
 from __future__ import annotations
@@ -288,8 +288,8 @@ def align_adapter(run: Run, model: WorldModel, robot: Episodes, source: Source) 
         chunks.append(episode["chunk"][1:])
         targets.append(actions[index][: k * (rows - 1)].reshape(rows - 1, -1))
     target = model.conditioning(LATENT_ACTION, torch.from_numpy(np.concatenate(targets))[None])[0]
-    fit = fit_ridge(torch.from_numpy(np.concatenate(chunks)), target, strength=1.0)
-    return fit.weight, fit.bias
+    fit = fit_ridge(torch.from_numpy(np.concatenate(chunks)), target, strength=1e-2)
+    return fit.weight.T, fit.bias
 
 
 def student_stage(run: Run, robot: Episodes) -> WorldModel:

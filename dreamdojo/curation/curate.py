@@ -1,32 +1,30 @@
 """Any folder of videos -> one LeRobot dataset of clips, without actions.
 
-Every file is probed and decoded to its last frame. Its frames are chosen by timestamp at one rate, centre-cropped to one
-aspect, resized to one size, and cut into clips: at pauses of the recording, and after `max_seconds`. What became of each
-file stands in `curation.json` inside the dataset.
+Every file is probed and decoded to its last frame. Its frames are chosen by timestamp at one rate, centre-cropped to
+one aspect, resized to one size, and cut into clips: at pauses of the recording, and after `max_seconds`. What became of
+each file stands in `curation.json` inside the dataset.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dreamdojo.curation.find import find_videos
+from dreamdojo.curation.report import REPORT_NAME, CuratedVideo, CurationReport
 from dreamdojo.dataset.disk import write_json
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.parallel import Progress, map_in_order
 from dreamdojo.dataset.resample import choose_frames
 from dreamdojo.dataset.write import CameraSpec, DatasetWriter, EncodedEpisode, VideoCodec, encode_episode
 from dreamdojo.errors import ConfigError, DataError
-from dreamdojo.video import VideoInfo, VideoReader, probe, resize
+from dreamdojo.video import VideoInfo, VideoReader, probe
 
 CAMERA = "head"
-REPORT_NAME = "curation.json"
 _SAME_RATE = 0.02
 """Sources this close to the dataset's rate keep all their frames."""
 _MAX_CLIPS = 10_000
@@ -66,75 +64,6 @@ class CurateSettings:
                 f"expected 0 < min_seconds <= max_seconds and clips of at least 2 frames, got "
                 f"min_seconds={self.min_seconds}, max_seconds={self.max_seconds}, fps={self.fps}"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CuratedVideo:
-    """What became of one input file."""
-
-    path: str
-    """Relative to the folder that all inputs share."""
-    kept: bool
-    """Whether any of it is in the dataset."""
-    reason: str
-    """Why it was left out; empty where it was kept."""
-    num_clips: int = 0
-    """Clips in the dataset."""
-    num_frames: int = 0
-    """Frames in the dataset."""
-    num_short: int = 0
-    """Clips left out because they are shorter than `min_seconds`."""
-    num_pauses: int = 0
-    """Pauses of the recording at which it was cut."""
-    enlarged: bool = False
-    """Whether the source was smaller than the clips."""
-    info: VideoInfo | None = None
-    """The source, where it could be read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurationReport:
-    """What became of every input file."""
-
-    root: Path
-    """The dataset."""
-    height: int
-    """Pixels of a clip."""
-    width: int
-    """Pixels of a clip."""
-    fps: float
-    """Frames per second of the clips."""
-    videos: tuple[CuratedVideo, ...]
-    """Every input file, in the order of the dataset."""
-    other_files: tuple[str, ...]
-    """Files in the folder whose names are not those of videos; they were not opened."""
-
-    @property
-    def kept(self) -> list[CuratedVideo]:
-        """Files of which something is in the dataset."""
-        return [video for video in self.videos if video.kept]
-
-    @property
-    def dropped(self) -> list[CuratedVideo]:
-        """Files of which nothing is in the dataset; each says why."""
-        return [video for video in self.videos if not video.kept]
-
-    @property
-    def num_clips(self) -> int:
-        """Clips in the dataset."""
-        return sum(video.num_clips for video in self.videos)
-
-    @property
-    def num_frames(self) -> int:
-        """Frames in the dataset."""
-        return sum(video.num_frames for video in self.videos)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, for `curation.json`; no path of this machine."""
-        raw = dataclasses.asdict(self)
-        del raw["root"]
-        totals = {"num_kept": len(self.kept), "num_dropped": len(self.dropped)}
-        return {**totals, "num_clips": self.num_clips, "num_frames": self.num_frames, **raw}
 
 
 def curate(
@@ -222,13 +151,11 @@ def _cut(job: _Job) -> tuple[CuratedVideo, list[EncodedEpisode]]:
             wanted = [span for span in spans if len(span) >= max(2, round(settings.min_seconds * settings.fps))]
             place = {int(frame): (clip, row) for clip, span in enumerate(wanted) for row, frame in enumerate(span)}
             buffers: dict[int, np.ndarray] = {}
-            for number, frame in enumerate(reader):
-                if number not in place:
-                    continue
+            for number, picture in reader.sweep(place, size=(spec.height, spec.width)):
                 clip, row = place[number]
                 if row == 0:
-                    buffers[clip] = np.empty((len(wanted[clip]), spec.height, spec.width, 3), dtype=np.uint8)
-                buffers[clip][row] = resize(frame.image, (spec.height, spec.width))
+                    buffers[clip] = np.empty((len(wanted[clip]), *picture.shape), dtype=np.uint8)
+                buffers[clip][row] = picture
                 if row == len(wanted[clip]) - 1:
                     clips.append(_encode_clip(job, clip, buffers.pop(clip), float(times[wanted[clip][0]])))
     except DataError as error:
@@ -236,7 +163,8 @@ def _cut(job: _Job) -> tuple[CuratedVideo, list[EncodedEpisode]]:
             raise
         for clip in clips:
             clip.videos[next(iter(clip.videos))].unlink(missing_ok=True)
-        return CuratedVideo(path=job.name, kept=False, reason=str(error), info=job.info), []
+        reason = _reason(error, job.path, job.name)
+        return CuratedVideo(path=job.name, kept=False, reason=reason, info=job.info), []
     reason = "" if wanted else f"no clip of at least {settings.min_seconds:g} s at {settings.fps:g} fps"
     outcome = CuratedVideo(
         path=job.name,
@@ -289,6 +217,11 @@ def _encode_clip(job: _Job, clip: int, frames: np.ndarray, start: float) -> Enco
     )
 
 
+def _reason(error: DataError, path: Path, name: str) -> str:
+    """What is wrong with a file, without the path of this machine."""
+    return str(error).replace(str(path), name)
+
+
 def _probe_all(paths: Sequence[Path], names: dict[Path, str], settings: CurateSettings) -> dict[Path, VideoInfo | str]:
     results: dict[Path, VideoInfo | str] = {}
     for path in paths:
@@ -297,7 +230,7 @@ def _probe_all(paths: Sequence[Path], names: dict[Path, str], settings: CurateSe
         except DataError as error:
             if not settings.skip_unreadable:
                 raise DataError(f"{error} Files like {names[path]} are left out with skip_unreadable.") from error
-            results[path] = str(error)
+            results[path] = _reason(error, path, names[path])
     return results
 
 

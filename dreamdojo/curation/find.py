@@ -9,7 +9,9 @@ from pathlib import Path
 
 from dreamdojo.errors import DataError
 
-VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv".split())
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp")
+)
 """Names by which files in a folder count as videos; files named one by one may have any."""
 
 
@@ -40,7 +42,7 @@ def find_videos(videos: Path | str | Sequence[Path]) -> FoundVideos:
         others = [path for path in files if path.suffix.lower() not in VIDEO_SUFFIXES]
     elif any(sign in str(videos) for sign in "*?["):
         pattern = Path(videos)
-        fixed = [part for part in pattern.parts[: _first_wild(pattern)]]
+        fixed = list(pattern.parts[: _first_wild(pattern)])
         base = Path(*fixed) if fixed else Path()
         paths = sorted(path for path in base.glob(str(Path(*pattern.parts[len(fixed) :]))) if path.is_file())
     else:

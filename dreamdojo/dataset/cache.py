@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -170,7 +170,7 @@ class CacheWriter:
     done: set[int]
     """Episodes that are already in."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> CacheWriter:
         return self
 
     def __exit__(

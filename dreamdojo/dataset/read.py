@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dreamdojo.dataset import stats as statistics
+from dreamdojo.dataset.columns import ParquetColumns
 from dreamdojo.dataset.depth import DepthRange
 from dreamdojo.dataset.disk import read_json
 from dreamdojo.dataset.embodiment import Embodiment
@@ -32,7 +31,6 @@ from dreamdojo.errors import DataError
 from dreamdojo.video import Size, VideoReader
 
 _MAX_READERS = 16
-_MAX_COLUMNS = 64
 _RATE_TOLERANCE = 0.02
 
 
@@ -204,7 +202,7 @@ class Dataset:
             DataError: naming dataset, column and episode, if the column, the file or rows are missing.
         """
         record = self._record(episode_index)
-        owner = self._file_column(record, "episode_index")
+        owner = self._columns.read(record.data, "episode_index", of=self._where(record))
         rows = np.flatnonzero(owner == record.index)
         if len(rows) != record.length or (len(rows) and rows[-1] - rows[0] + 1 != len(rows)):
             raise DataError(
@@ -212,7 +210,7 @@ class Dataset:
                 f"{record.data.relative_to(self.root)}, found {len(rows)}. The meta and the data do not belong "
                 "together; copy the dataset again."
             )
-        values = self._file_column(record, key)[rows[0] : rows[-1] + 1]
+        values = self._columns.read(record.data, key, of=self._where(record))[rows[0] : rows[-1] + 1]
         shape = tuple(self.info["features"].get(key, {}).get("shape", ()))
         return values.reshape(len(values), *shape) if len(shape) > 1 else values
 
@@ -260,7 +258,7 @@ class Dataset:
 
     def _forget(self) -> None:
         self._readers: OrderedDict[Path, VideoReader] = OrderedDict()
-        self._columns: OrderedDict[tuple[Path, str], np.ndarray] = OrderedDict()
+        self._columns = ParquetColumns()
         self._process = os.getpid()
 
     def _record(self, index: int) -> EpisodeRecord:
@@ -342,29 +340,6 @@ class Dataset:
         self._readers.move_to_end(path)
         return reader
 
-    def _file_column(self, record: EpisodeRecord, key: str) -> np.ndarray:
-        """A whole column of a Parquet file; the last few stay in memory."""
-        values = self._columns.get((record.data, key))
-        if values is None:
-            try:
-                names = pq.read_schema(record.data).names
-                if key not in names:
-                    raise DataError(
-                        f"{self._where(record)}: expected a column {key!r} in {record.data.relative_to(self.root)}, "
-                        f"found {', '.join(names)}. Add it to the dataset, or choose another."
-                    )
-                values = _to_numpy(pq.read_table(record.data, columns=[key])[key], f"{self._where(record)}: {key}")
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(
-                    f"{self._where(record)}: expected a readable Parquet file {record.data.relative_to(self.root)}, "
-                    f"found {error}. Copy the dataset again."
-                ) from error
-            self._columns[record.data, key] = values
-            if len(self._columns) > _MAX_COLUMNS:
-                self._columns.popitem(last=False)
-        self._columns.move_to_end((record.data, key))
-        return values
-
     def _files(self) -> set[Path]:
         used = {*self._pictures.values(), *self._depths.values()}
         spans = [span for r in self._records.values() for key, span in r.videos.items() if key in used]
@@ -377,16 +352,3 @@ class Dataset:
                 f"dataset {self.root}: expected the file {missing[0].relative_to(self.root)}, found no such file "
                 f"({len(missing)} of {len(self._files())} are missing). Copy the dataset again."
             )
-
-
-def _to_numpy(column: pa.ChunkedArray, what: str) -> np.ndarray:
-    array = column.combine_chunks()
-    if array.null_count:
-        raise DataError(f"{what} expected a value in every row, found {array.null_count} empty ones")
-    if pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) or pa.types.is_large_list(array.type):
-        lengths = {len(row) for row in array} if not pa.types.is_fixed_size_list(array.type) else {array.type.list_size}
-        if len(lengths) != 1:
-            raise DataError(f"{what} expected rows of one length, found lengths {sorted(lengths)}")
-        inner = _to_numpy(pa.chunked_array([array.flatten()]), what)
-        return inner.reshape(len(array), lengths.pop(), *inner.shape[1:])
-    return array.to_numpy(zero_copy_only=False)

@@ -10,10 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamdojo.dataset.schema import (
-    DATA_FILE_MB,
     DATA_PATTERN,
     FILES_PER_CHUNK,
-    VIDEO_FILE_MB,
     VIDEO_PATTERN,
     ColumnSpec,
 )
@@ -24,7 +22,7 @@ from dreamdojo.video import VideoJoiner
 class VideoShards:
     """The videos of one camera."""
 
-    def __init__(self, folder: Path, key: str, fps: float, *, max_bytes: int = VIDEO_FILE_MB << 20) -> None:
+    def __init__(self, folder: Path, key: str, fps: float, *, max_bytes: int) -> None:
         self._folder, self._key, self._fps, self._max_bytes = folder, key, fps, max_bytes
         self._number, self._bytes = -1, 0
         self._joiner: VideoJoiner | None = None
@@ -62,7 +60,7 @@ class VideoShards:
 class TableShards:
     """The rows of all frames."""
 
-    def __init__(self, folder: Path, columns: Mapping[str, ColumnSpec], *, max_bytes: int = DATA_FILE_MB << 20) -> None:
+    def __init__(self, folder: Path, columns: Mapping[str, ColumnSpec], *, max_bytes: int) -> None:
         self._folder, self._max_bytes = folder, max_bytes
         self._schema = pa.schema([(name, spec.arrow_type()) for name, spec in columns.items()])
         self._number, self._bytes = -1, 0

@@ -95,7 +95,7 @@ class WindowSampler:
                 rows = slice(start, start + (self.length - 1) * stride + 1, stride)
                 into = samples.setdefault(source.embodiment, {key: [] for key in source.episodes[index]})
                 for key, array in source.episodes[index].items():
-                    into[key].append(torch.from_numpy(np.ascontiguousarray(array[rows])))
+                    into[key].append(torch.from_numpy(array[rows].copy()))
         return Windows(
             {name: {key: torch.stack(parts) for key, parts in keys.items()} for name, keys in samples.items()}
         )

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -127,13 +127,13 @@ class DatasetWriter:
         """Episodes added so far."""
         return len(self._rows)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> DatasetWriter:
         shutil.rmtree(self._folder, ignore_errors=True)
         with disk_full(self.root):
             self._folder.mkdir(parents=True)
         keys = [key for camera, spec in self.cameras.items() for key in self._keys(camera, spec)]
-        self._videos = {key: VideoShards(self._folder, key, self.fps) for key in keys}
-        self._data = TableShards(self._folder, {**self.columns, **DEFAULT_COLUMNS})
+        self._videos = {key: VideoShards(self._folder, key, self.fps, max_bytes=VIDEO_FILE_MB << 20) for key in keys}
+        self._data = TableShards(self._folder, {**self.columns, **DEFAULT_COLUMNS}, max_bytes=DATA_FILE_MB << 20)
         return self
 
     def add(self, episode: EncodedEpisode) -> None:

@@ -22,16 +22,16 @@ from dreamdojo.dojo.body import (
 )
 from dreamdojo.dojo.geometry import Vector, axis_angle, multiply
 
-_SHOULDER = (-0.34, -0.36, 0.26)
+_SHOULDER = (-0.36, -0.32, 0.26)
 _ROLL = math.radians(78)  # the palm faces left and a little down, as a hand that reaches for a cup
 _PITCH = math.radians(14)  # the fingers point a little down
 
 _LINKS = (
     Link(joint="shoulder_yaw", axis=(0, 0, 1), limit=(-2.9, 2.9), length=0.0, stiffness=500),
     Link(joint="shoulder_pitch", axis=(0, 1, 0), limit=(-3.0, 3.0), length=0.0, stiffness=500),
-    Link(joint="shoulder_roll", axis=(0, 0, 1), limit=(-3.0, 3.0), length=0.31, stiffness=400),
+    Link(joint="shoulder_roll", axis=(0, 0, 1), limit=(-3.0, 3.0), length=0.35, stiffness=400),
     Link(joint="elbow", axis=(0, 1, 0), limit=(-2.6, -0.05), length=0.0, stiffness=400),
-    Link(joint="forearm_roll", axis=(0, 0, 1), limit=(-3.0, 3.0), length=0.29, stiffness=250),
+    Link(joint="forearm_roll", axis=(0, 0, 1), limit=(-3.0, 3.0), length=0.33, stiffness=250),
     Link(joint="wrist_pitch", axis=(0, 1, 0), limit=(-1.5, 1.5), length=0.0, stiffness=250),
     Link(joint="wrist_yaw", axis=(1, 0, 0), limit=(-1.3, 1.3), length=0.0, stiffness=250),
 )
@@ -44,9 +44,9 @@ _LENGTHS = {"index": (0.043, 0.036), "middle": (0.047, 0.039), "ring": (0.044, 0
 def _build(spec: mujoco.MjSpec) -> None:
     chain = add_chain(spec, _SHOULDER, about_z(0.0), _LINKS)
     upper, forearm, wrist = chain[2], chain[4], chain[6]
-    add_rod(upper, (0, 0, 0.02), (0, 0, 0.30), 0.048, "sleeve", touches=False)
-    add_rod(forearm, (0, 0, 0.0), (0, 0, 0.17), 0.041, "sleeve")
-    add_rod(forearm, (0, 0, 0.15), (0, 0, 0.27), 0.029, "skin")
+    add_rod(upper, (0, 0, 0.02), (0, 0, 0.32), 0.045, "sleeve", touches=False)
+    add_rod(forearm, (0, 0, 0.0), (0, 0, 0.20), 0.037, "sleeve")
+    add_rod(forearm, (0, 0, 0.18), (0, 0, 0.31), 0.027, "skin")
     # From here on x runs along the hand: the chain's z becomes x.
     hand = wrist.add_body(name="hand", quat=axis_angle((0, 1, 0), -math.pi / 2), gravcomp=1)
     add_rod(hand, (0.0, 0, 0), (0.02, 0, 0), 0.026, "skin")
@@ -113,7 +113,7 @@ HUMAN = Body(
     build=_build,
     materials=_materials,
     links=_LINKS,
-    rest=(0.3, 2.2, 0.0, -1.2, 0.0, 0.0, 0.0),
+    rest=(-0.27, 2.18, -1.35, -1.67, 2.28, -0.19, 0.54),
     fingers=(
         *(Finger(joint=f"{name}_0", open=-0.05, closed=1.15) for name in _FINGERS),
         *(Finger(joint=f"{name}_1", open=0.25, closed=1.45) for name in _FINGERS),
@@ -124,9 +124,9 @@ HUMAN = Body(
         frozenset(f"{name}_{number}_pad" for name in _FINGERS for number in (0, 1)) | {"palm"},
         frozenset({"thumb_0_pad", "thumb_1_pad"}),
     ),
-    workspace_low=(-0.12, -0.16, 0.036),
-    workspace_high=(0.17, 0.19, 0.20),
-    yaw_range=(-0.3, 1.2),
+    workspace_low=(-0.12, -0.15, 0.036),
+    workspace_high=(0.16, 0.17, 0.19),
+    yaw_range=(0.4, 1.5),
     approach=(-0.09, 0.0, 0.0),
     grasp_width=0.062,
     push_height=0.038,

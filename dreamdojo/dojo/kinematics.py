@@ -11,7 +11,7 @@ import numpy as np
 
 from dreamdojo.dojo.body import EFFECTOR, Body
 
-_DAMPING = 0.03
+_DAMPING = 0.016  # metres per radian
 _POSTURE = 0.06  # share of the way to the rest posture per step
 _LARGEST_STEP = 0.25  # radians
 _ORIENTATION = 0.3  # metres of position error that weigh as much as a radian
@@ -38,7 +38,7 @@ class Kinematics:
         mujoco.mj_kinematics(self._model, self._data)
         return self._data.site_xpos[self._site].copy(), self._data.site_xmat[self._site].reshape(3, 3).copy()
 
-    def inverse(self, start: np.ndarray, position: np.ndarray, yaw: float, *, steps: int = 6) -> np.ndarray:
+    def inverse(self, start: np.ndarray, position: np.ndarray, yaw: float, *, steps: int = 4) -> np.ndarray:
         """Joint positions near `start` whose effector stands upright at `position`, turned by `yaw`.
 
         Args:
@@ -50,17 +50,21 @@ class Kinematics:
         joints = start.copy()
         cos, sin = np.cos(yaw), np.sin(yaw)
         target = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+        damping = _DAMPING**2 * np.eye(6)
+        error = np.empty(6)
         for _ in range(steps):
             place, rotation = self.forward(joints)
-            turn = sum(np.cross(rotation[:, axis], target[:, axis]) for axis in range(3)) / 2
-            error = np.concatenate([position - place, _ORIENTATION * turn])
+            # The turn that is missing is the antisymmetric part of target @ rotation.T, for small angles.
+            missing = target @ rotation.T
+            error[:3] = position - place
+            error[3:] = missing[2, 1] - missing[1, 2], missing[0, 2] - missing[2, 0], missing[1, 0] - missing[0, 1]
+            error[3:] *= _ORIENTATION / 2
             mujoco.mj_comPos(self._model, self._data)
             mujoco.mj_jacSite(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site)
-            jacobian = self._jacobian[:, self._dofs].copy()
+            jacobian = self._jacobian[:, self._dofs]
             jacobian[3:] *= _ORIENTATION
-            inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + _DAMPING**2 * _ORIENTATION * np.eye(6))
             wish = _POSTURE * (self._rest - joints)
-            step = inverse @ error + wish - inverse @ (jacobian @ wish)
-            step *= min(1.0, _LARGEST_STEP / (np.abs(step).max() + 1e-9))
+            step = wish + jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + damping, error - jacobian @ wish)
+            step *= min(1.0, _LARGEST_STEP / (float(np.abs(step).max()) + 1e-9))
             joints = np.clip(joints + step, self.low, self.high)
         return joints

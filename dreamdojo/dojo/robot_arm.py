@@ -22,15 +22,15 @@ from dreamdojo.dojo.body import (
 )
 from dreamdojo.dojo.geometry import axis_angle
 
-_MOUNT = (-0.06, -0.46, 0.20)
-_TOOL = 0.150  # from the last hinge to the middle between the jaws
+_MOUNT = (-0.06, -0.40, 0.20)
+_TOOL = 0.158  # from the last hinge to the grasp, a finger's breadth above the jaws' tips
 _STROKE = 0.045
 
 _LINKS = (
     Link(joint="base_yaw", axis=(0, 0, 1), limit=(-2.9, 2.9), length=0.0, stiffness=600),
-    Link(joint="shoulder", axis=(0, 1, 0), limit=(-2.0, 2.0), length=0.28, stiffness=600),
+    Link(joint="shoulder", axis=(0, 1, 0), limit=(-2.0, 2.0), length=0.33, stiffness=600),
     Link(joint="upper_arm_roll", axis=(0, 0, 1), limit=(-2.9, 2.9), length=0.0, stiffness=400),
-    Link(joint="elbow", axis=(0, 1, 0), limit=(0.1, 2.8), length=0.30, stiffness=400),
+    Link(joint="elbow", axis=(0, 1, 0), limit=(0.1, 2.8), length=0.34, stiffness=400),
     Link(joint="forearm_roll", axis=(0, 0, 1), limit=(-2.9, 2.9), length=0.0, stiffness=300),
     Link(joint="wrist", axis=(0, 1, 0), limit=(-2.2, 2.2), length=0.0, stiffness=300),
     Link(joint="tool_roll", axis=(0, 0, 1), limit=(-3.0, 3.0), length=_TOOL, stiffness=200),
@@ -41,12 +41,13 @@ def _build(spec: mujoco.MjSpec) -> None:
     cylinder, box, sphere = mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_SPHERE
     x, y, z = _MOUNT
     add_solid(spec.worldbody, cylinder, (0.055, z / 2), "shell", at=(x, y, z / 2), touches=False)
-    _, shoulder, _, elbow, _, wrist, tool = add_chain(spec, _MOUNT, about_z(math.pi / 2), _LINKS)
+    _, shoulder, _, elbow, _, wrist, flange = add_chain(spec, _MOUNT, about_z(math.pi / 2), _LINKS)
     add_solid(shoulder, sphere, (0.055,), "joint")
-    add_rod(shoulder, (0, 0, 0.03), (0, 0, 0.25), 0.042, "shell")
+    add_rod(shoulder, (0, 0, 0.03), (0, 0, 0.30), 0.040, "shell")
     add_solid(elbow, sphere, (0.046,), "joint")
-    add_rod(elbow, (0, 0, 0.03), (0, 0, 0.27), 0.034, "shell")
-    add_solid(wrist, sphere, (0.036,), "joint")
+    add_rod(elbow, (0, 0, 0.03), (0, 0, 0.31), 0.029, "shell")
+    add_solid(wrist, sphere, (0.033,), "joint")
+    tool = flange.add_body(name="gripper", quat=about_z(-math.pi / 2), gravcomp=1)  # hinges at zero, yaw at zero
     add_solid(tool, cylinder, (0.022, 0.025), "shell", at=(0, 0, 0.045))
     add_solid(tool, box, (0.016, 0.056, 0.014), "joint", at=(0, 0, 0.080))
     for side, name in ((1.0, "left_jaw"), (-1.0, "right_jaw")):
@@ -62,9 +63,9 @@ def _build(spec: mujoco.MjSpec) -> None:
         add_servo(spec, name, stiffness=900, damping=30, force=12)
         # The jaw's inner face lies in the middle plane when the gripper is closed.
         add_solid(
-            jaw, box, (0.010, 0.006, 0.042), "jaw", name=f"{name}_pad", at=(0, side * 0.006, 0.048), friction=1.6
+            jaw, box, (0.012, 0.008, 0.042), "jaw", name=f"{name}_pad", at=(0, side * 0.008, 0.048), friction=1.6
         )
-    tool.add_site(name=EFFECTOR, pos=(0, 0, _TOOL - 0.035), quat=axis_angle((1, 0, 0), math.pi), group=5)
+    tool.add_site(name=EFFECTOR, pos=(0, 0, _TOOL), quat=axis_angle((1, 0, 0), math.pi), group=5)
 
 
 def _materials(rng: np.random.Generator) -> dict[str, Colour]:
@@ -78,11 +79,11 @@ ROBOT_ARM = Body(
     build=_build,
     materials=_materials,
     links=_LINKS,
-    rest=(0.1, 0.2, 0.0, 1.5, 0.0, 1.4, 0.0),
+    rest=(-0.11, 0.57, -0.12, 1.82, 0.10, 0.76, -0.28),
     fingers=tuple(Finger(joint=name, open=_STROKE, closed=-0.002) for name in ("left_jaw", "right_jaw")),
     pads=(frozenset({"left_jaw_pad"}), frozenset({"right_jaw_pad"})),
-    workspace_low=(-0.14, -0.19, 0.014),
-    workspace_high=(0.19, 0.19, 0.22),
+    workspace_low=(-0.13, -0.17, 0.014),
+    workspace_high=(0.18, 0.17, 0.20),
     yaw_range=(-1.7, 1.7),
     approach=(0.0, 0.0, 0.10),
     grasp_width=0.075,

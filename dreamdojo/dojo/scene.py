@@ -44,7 +44,7 @@ def build_model(body: Body, layout: Layout) -> mujoco.MjModel:
     spec.option.disableflags = mujoco.mjtDisableBit.mjDSBL_AUTORESET  # it would hide instability
     quality, scale = spec.visual.quality, spec.visual.map
     quality.numslices, quality.numstacks, quality.numquads = 12, 8, 1
-    quality.offsamples, quality.shadowsize = 0, 1024
+    quality.offsamples, quality.shadowsize = 0, 512
     spec.stat.extent = 1.0
     scale.znear, scale.zfar = 0.05, 4.0
     _add_table(spec, layout)

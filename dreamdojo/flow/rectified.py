@@ -1,8 +1,8 @@
 """Rectified flow: the straight path between data and noise.
 
-    noisy    = (1 - sigma) * clean + sigma * noise          sigma 0 is clean, sigma 1 is noise
-    velocity = d noisy / d sigma = noise - clean
-    clean    = noisy - sigma * velocity
+noisy    = (1 - sigma) * clean + sigma * noise          sigma 0 is clean, sigma 1 is noise
+velocity = d noisy / d sigma = noise - clean
+clean    = noisy - sigma * velocity
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ def sigma_schedule(steps: int, shift: float) -> Float[Tensor, " steps_1"]:
     return shifted(torch.linspace(1, 0, steps + 1), shift)
 
 
-def euler(
-    velocity: Callable[[Tensor, float], Tensor], noise: Tensor, schedule: Float[Tensor, " steps_1"]
-) -> Tensor:
+def euler(velocity: Callable[[Tensor, float], Tensor], noise: Tensor, schedule: Float[Tensor, " steps_1"]) -> Tensor:
     """Integrate `velocity(noisy, sigma)` from noise to data along `schedule`; exact on a straight path."""
     x = noise
     for sigma, following in zip(schedule[:-1].tolist(), schedule[1:].tolist(), strict=True):

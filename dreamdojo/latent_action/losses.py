@@ -1,9 +1,9 @@
 """Losses of the latent action model.
 
-    reconstruction = mean (next_frame - decode(frame, latent_action))^2
-    kl             = mean over pairs of -1/2 sum_d (1 + log_variance - mean^2 - exp(log_variance))
-    contrastive    = InfoNCE over the batch between the latent actions of two photometric views of one pair
-    total          = reconstruction + kl_weight * kl + contrastive_weight * contrastive
+reconstruction = mean (next_frame - decode(frame, latent_action))^2
+kl             = mean over pairs of -1/2 sum_d (1 + log_variance - mean^2 - exp(log_variance))
+contrastive    = InfoNCE over the batch between the latent actions of two photometric views of one pair
+total          = reconstruction + kl_weight * kl + contrastive_weight * contrastive
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ def kl_to_standard_normal(posterior: LatentActionPosterior) -> Float[Tensor, ""]
     return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=-1).mean()
 
 
-def info_nce(
-    first: Float[Tensor, "n l"], second: Float[Tensor, "n l"], temperature: float = 0.2
-) -> Float[Tensor, ""]:
+def info_nce(first: Float[Tensor, "n l"], second: Float[Tensor, "n l"], temperature: float = 0.2) -> Float[Tensor, ""]:
     """Row i of `first` and row i of `second` attract, all other rows repel (symmetric InfoNCE on cosines)."""
     logits = nn.functional.normalize(first, dim=-1) @ nn.functional.normalize(second, dim=-1).T / temperature
     target = torch.arange(len(first), device=first.device)

@@ -43,7 +43,7 @@ class LatentActionConfig:
     channels: int = 3
     """Channels of a frame: 3 for RGB."""
     early_fusion: bool = False
-    """Whether the encoder reads a pair of frames as one picture; off, frames meet in temporal attention as published."""
+    """Whether the encoder reads a pair of frames as one picture; off, they meet in temporal attention as published."""
     residual: bool = False
     """Whether the decoder predicts the change of the picture; off, it predicts the picture through a sigmoid."""
 
@@ -71,6 +71,8 @@ class LatentActionPosterior:
 
 class Attention(nn.Module):
     """Multi-head self-attention; queries, keys and values without bias, the output with one."""
+
+    frequencies: Tensor | None
 
     def __init__(self, dim: int, num_heads: int, *, rotary: bool) -> None:
         super().__init__()
@@ -197,7 +199,9 @@ class LatentActionModel(nn.Module):
         tokens = self.patch_up(patches) + self.action_up(latent_action)[:, :, None]
         redrawn = self.decoder(tokens)
         redrawn = patches + redrawn if self.config.residual else redrawn.sigmoid()
-        return from_patches(redrawn, self.config.patch_size, frames.shape[-2] // self.config.patch_size * self.config.patch_size)
+        return from_patches(
+            redrawn, self.config.patch_size, frames.shape[-2] // self.config.patch_size * self.config.patch_size
+        )
 
     def _encoder_tokens(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b2 t2 n p"]:
         if not self.config.early_fusion:

@@ -109,9 +109,7 @@ def photometric_view(
 ) -> Float[Tensor, "b t c h w"]:
     """Frames in [0, 1] under another light: one brightness shift and one gain per channel for a whole clip."""
     b, _, c = frames.shape[:3]
-    shift, gain = (
-        2 * torch.rand(b, 1, n, 1, 1, generator=generator, device=frames.device) - 1 for n in (1, c)
-    )
+    shift, gain = (2 * torch.rand(b, 1, n, 1, 1, generator=generator, device=frames.device) - 1 for n in (1, c))
     return (frames * (1 + training.contrast * gain) + training.brightness * shift).clamp(0, 1)
 
 
@@ -125,7 +123,7 @@ def infer_latent_actions(
     """
     rows = []
     for start in range(0, len(frames) - 1, chunk):
-        part = torch.from_numpy(np.ascontiguousarray(frames[start : start + chunk + 1])).to(compute.device)
+        part = torch.from_numpy(frames[start : start + chunk + 1].copy()).to(compute.device)
         pairs = torch.stack([part[:-1], part[1:]], dim=1).float() / 255
         with compute.autocasting():
             rows.append(model.encode(pairs).mean[:, 0].float().cpu().numpy())

@@ -48,9 +48,7 @@ def rotary_frequencies(dim: int, ratio: float = 1.0) -> Float[Tensor, " half"]:
     return base ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim)
 
 
-def rotate_interleaved(
-    x: Float[Tensor, "*b n d"], angles: Float[Tensor, "n half"]
-) -> Float[Tensor, "*b n d"]:
+def rotate_interleaved(x: Float[Tensor, "*b n d"], angles: Float[Tensor, "n half"]) -> Float[Tensor, "*b n d"]:
     """Rotary positions on interleaved pairs (2i, 2i+1), as in the latent action model."""
     even, odd = x[..., 0::2], x[..., 1::2]
     cos, sin = angles.cos(), angles.sin()

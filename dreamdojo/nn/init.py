@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 
-def init_linear(layer: nn.Linear, *, zero: bool = False) -> None:
+def init_linear(layer: nn.Module, *, zero: bool = False) -> None:
     """Truncated normal with std `1 / sqrt(fan_in)` cut at three deviations, zero bias; or all zero."""
+    assert isinstance(layer, nn.Linear)
     if zero:
         nn.init.zeros_(layer.weight)
     else:

@@ -27,7 +27,7 @@ def to_pairs(frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "bp 2 c h w"]:
     return rearrange([first, second], "two b p c h w -> (b p) two c h w")
 
 
-def from_pairs(values: Float[Tensor, "bp *d"], batch: int) -> Float[Tensor, "b p *d"]:
+def from_pairs(values: Float[Tensor, " bp *d"], batch: int) -> Float[Tensor, "b p *d"]:
     """One value per pair back to its own sample and time; the inverse of the fold in `to_pairs`."""
     return values.unflatten(0, (batch, -1))
 

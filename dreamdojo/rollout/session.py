@@ -78,7 +78,9 @@ class Session:
     def __repr__(self) -> str:
         steps = self._sampler.sampler.steps
         batch = 0 if self._now is None else len(self._now.rollout.last)
-        return f"Session({self._embodiment.name}, {self.size} px, {self.fps:g} fps, {steps} steps a frame, batch {batch})"
+        return (
+            f"Session({self._embodiment.name}, {self.size} px, {self.fps:g} fps, {steps} steps a frame, batch {batch})"
+        )
 
     @property
     def embodiment(self) -> Embodiment:
@@ -271,4 +273,6 @@ def _tokenizer_folder(folder: Path) -> Path:
     for candidate in (folder / "tokenizer", folder.parent / "tokenizer"):
         if (candidate / "model.safetensors").exists():
             return candidate
-    raise CheckpointError(f"expected the model's tokenizer in {folder}/tokenizer or {folder.parent}/tokenizer, found none")
+    raise CheckpointError(
+        f"expected the model's tokenizer in {folder}/tokenizer or {folder.parent}/tokenizer, found none"
+    )

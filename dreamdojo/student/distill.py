@@ -78,20 +78,26 @@ def distil(
 
     def step(batch: Windows, state: TrainingState) -> tuple[Tensor, dict[str, Tensor]]:
         given = corrupt(teacher, batch, data, state.generator, compute.device)
-        index = torch.randint(training.teacher.steps, given.sigma.shape, generator=state.generator, device=compute.device)
+        index = torch.randint(
+            training.teacher.steps, given.sigma.shape, generator=state.generator, device=compute.device
+        )
         is_target = given.counts
         sigma, following = levels[index] * is_target, levels[index + 1] * is_target
         noisy = interpolate(given.clean, given.noise, sigma).noisy
         noisy = torch.where(per_frame(is_target) > 0, noisy, given.noisy)
 
         def predict(model: WorldModel, latents: Tensor, level: Tensor) -> Tensor:
-            return model.dit(latents, level, given.chunk, has_action=given.has_action, previous=given.previous)[0].float()
+            return model.dit(latents, level, given.chunk, has_action=given.has_action, previous=given.previous)[
+                0
+            ].float()
 
         with torch.no_grad():
             clean = predict(teacher, noisy, sigma)
             slope = (noisy - clean) / per_frame(sigma.clamp(min=1e-3))
             moved = torch.where(per_frame(is_target) > 0, noisy + per_frame(following - sigma) * slope, noisy)
-            averaged = {name.removeprefix("dit."): value for name, value in state.averaged.items() if name.startswith("dit.")}
+            averaged = {
+                name.removeprefix("dit."): value for name, value in state.averaged.items() if name.startswith("dit.")
+            }
             arguments = (moved, following, given.chunk)
             keywords = {"has_action": given.has_action, "previous": given.previous}
             target = functional_call(student.dit, averaged, arguments, keywords)[0].float()

@@ -27,7 +27,7 @@ class TokenizerConfig:
     latent_channels: int
     """Channels of a latent frame."""
     width: int
-    """Channels at full resolution; doubled at half resolution, then kept."""
+    """Channels at half resolution; doubled below."""
     spatial_factor: int = 4
     """How many times smaller a latent frame's sides are."""
     temporal_factor: int = 1
@@ -38,10 +38,12 @@ class TokenizerConfig:
     """Residual blocks at latent resolution, on each side."""
 
     def __post_init__(self) -> None:
-        for name in ("spatial_factor", "temporal_factor"):
+        for name, least in (("spatial_factor", 2), ("temporal_factor", 1)):
             value = getattr(self, name)
-            if value < 1 or value & (value - 1):
-                raise ConfigError(f"{name} must be a power of two, got {value}")
+            if value < least or value & (value - 1):
+                raise ConfigError(f"{name} must be a power of two and at least {least}, got {value}")
+        if self.width % 8:
+            raise ConfigError(f"width must be a multiple of 8, got {self.width}")
 
     @property
     def num_halvings(self) -> int:
@@ -102,12 +104,14 @@ class Tokenizer(nn.Module):
         width, k = config.width, config.temporal_factor
         inner = 2 * width
 
-        down: list[nn.Module] = [nn.Conv2d(config.channels, width, 3, padding=1)]
-        for level in range(config.num_halvings):
+        # The first halving only folds pixels into channels, so nothing is computed at full resolution.
+        down: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4 * config.channels, width, 3, padding=1)]
+        down += [ResidualBlock(width), nn.SiLU()]
+        for level in range(config.num_halvings - 1):
             before = width if level == 0 else inner
-            down += [nn.SiLU(), nn.Conv2d(before, inner, 4, stride=2, padding=1), ResidualBlock(inner)]
-        if config.num_halvings == 0:
-            down += [nn.SiLU(), nn.Conv2d(width, inner, 3, padding=1)]
+            down += [nn.Conv2d(before, inner, 4, stride=2, padding=1), ResidualBlock(inner), nn.SiLU()]
+        if config.num_halvings == 1:
+            down += [nn.Conv2d(width, inner, 3, padding=1)]
         self.down = nn.Sequential(*down)
         self.join = nn.Conv2d(k * inner, inner, 1)
         self.encode_time = CausalTimeConv(inner) if k > 1 else None
@@ -122,15 +126,13 @@ class Tokenizer(nn.Module):
         self.decode_blocks = nn.Sequential(*[ResidualBlock(inner) for _ in range(config.blocks)])
         self.decode_time = CausalTimeConv(inner)
         self.part = nn.Conv2d(inner, k * inner, 1)
-        up: list[nn.Module] = []
-        for level in range(config.num_halvings):
-            last = level == config.num_halvings - 1
-            after = width if last else inner
-            up += [nn.SiLU(), nn.Conv2d(inner, 4 * after, 3, padding=1), nn.PixelShuffle(2)]
-            up += [] if last else [ResidualBlock(after)]
-        if config.num_halvings == 0:
-            up += [nn.SiLU(), nn.Conv2d(inner, width, 3, padding=1)]
-        up += [ResidualBlock(width), nn.SiLU(), nn.Conv2d(width, config.channels, 3, padding=1)]
+        up: list[nn.Module] = [nn.SiLU()]
+        for level in range(config.num_halvings - 1):
+            after = width if level == config.num_halvings - 2 else inner
+            up += [nn.Conv2d(inner, 4 * after, 3, padding=1), nn.PixelShuffle(2), ResidualBlock(after), nn.SiLU()]
+        if config.num_halvings == 1:
+            up += [nn.Conv2d(inner, width, 3, padding=1), nn.SiLU()]
+        up += [nn.Conv2d(width, 4 * config.channels, 3, padding=1), nn.PixelShuffle(2)]
         self.up = nn.Sequential(*up)
 
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
@@ -156,7 +158,8 @@ class Tokenizer(nn.Module):
 
         Without a state the first latent frame is the first of the video and gives one frame; every other gives `k`.
         """
-        return self._decode(latents * self._per_channel(self.latent_std) + self._per_channel(self.latent_mean), state)
+        raw = latents * self._per_channel(self.latent_std) + self._per_channel(self.latent_mean)
+        return self._decode(raw, state)
 
     def forward(
         self, frames: Float[Tensor, "b t c h w"], latent_noise: Float[Tensor, "b tl cl hl wl"] | float = 0.0
@@ -193,12 +196,12 @@ class Tokenizer(nn.Module):
         first = state is None
         b, t = raw.shape[:2]
         x = self.decode_blocks(self.from_latent(raw.flatten(0, 1))).unflatten(0, (b, t))
-        x, state = self.decode_time(x, state)
+        x, new_state = self.decode_time(x, state)
         x = self.part(x.flatten(0, 1)).unflatten(0, (b, t))
         x = rearrange(x, "b t (k c) h w -> b (t k) c h w", k=k)
         if first:
             x = x[:, k - 1 :]
-        return self.up(x.flatten(0, 1)).unflatten(0, x.shape[:2]), state
+        return self.up(x.flatten(0, 1)).unflatten(0, x.shape[:2]), new_state
 
     @staticmethod
     def _per_channel(values: Tensor) -> Tensor:

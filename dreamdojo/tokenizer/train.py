@@ -1,6 +1,6 @@
 """Train the small video tokenizer, then measure the statistics that normalise its latents.
 
-    loss = mean |frames - redrawn| + edge_weight * mean |grad frames - grad redrawn| + latent_weight * mean raw^2
+loss = mean |frames - redrawn| + edge_weight * mean |grad frames - grad redrawn| + latent_weight * mean raw^2
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def train_tokenizer(
     if is_finished(folder, training.fit) and read_about(folder).get("statistics_measured"):
         return load_model(folder, Tokenizer).to(compute.device)
     torch.manual_seed(training.fit.seed)
-    model = Tokenizer(config).to(memory_format=torch.channels_last)
+    model = Tokenizer(config)
     length = 1 + config.temporal_factor * (training.latent_frames - 1)
     sampler = WindowSampler(sources, length=length, batch_size=training.fit.batch_size, seed=training.fit.seed)
 
@@ -105,7 +105,7 @@ def edge_error(a: Float[Tensor, "b t c h w"], b: Float[Tensor, "b t c h w"]) -> 
 
 @torch.no_grad()
 def measure_statistics(model: Tokenizer, batches: Callable[[int], Windows], compute: Compute, num: int = 8) -> None:
-    """Set the latents' channel statistics from the first `num` batches, so that normalised latents are about N(0, 1)."""
+    """Set the latents' channel statistics from `num` batches, so that normalised latents are about N(0, 1)."""
     model.latent_mean.zero_()
     model.latent_std.fill_(1)
     latents = torch.cat([model.encode(from_pixels(batches(i).cat("frames").to(compute.device)))[0] for i in range(num)])
@@ -127,7 +127,7 @@ def encode_episode(model: Tokenizer, frames: np.ndarray, compute: Compute, chunk
         stop = min(start + chunk * k + (1 if state is None else 0), usable)
         if state is None and k == 1:
             stop = min(start + chunk, usable)
-        video = from_pixels(torch.from_numpy(np.ascontiguousarray(frames[start:stop])).to(compute.device))[None]
+        video = from_pixels(torch.from_numpy(frames[start:stop].copy()).to(compute.device))[None]
         with compute.autocasting():
             latents, state = model.encode(video, state)
         parts.append(latents[0].float().cpu().numpy().astype(np.float16))
@@ -142,7 +142,7 @@ def reconstruction_psnr(model: Tokenizer, episodes: Sequence[Arrays], compute: C
     k = model.config.temporal_factor
     for episode in episodes:
         frames = episode["frames"][: 1 + min(len(episode["frames"]) - 1, 32) // k * k]
-        video = from_pixels(torch.from_numpy(np.ascontiguousarray(frames)).to(compute.device))[None]
+        video = from_pixels(torch.from_numpy(frames.copy()).to(compute.device))[None]
         latents, _ = model.encode(video)
         redrawn, _ = model.decode(latents)
         error = (redrawn.clamp(-1, 1) - video).square().mean() / 4

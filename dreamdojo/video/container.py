@@ -76,3 +76,13 @@ def frame_rate(stream: av.video.stream.VideoStream) -> Fraction | None:
     """Average frames per second as the header states it, or None where it does not."""
     rate = stream.average_rate or stream.guessed_rate
     return rate if rate else None
+
+
+def shown_frames(stream: av.video.stream.VideoStream) -> int:
+    """Frames that the file shows, as its header states it; 0 where it is silent.
+
+    An edit list (a recording trimmed without re-encoding) hides some of those that are stored.
+    """
+    index = stream.index_entries
+    hidden = sum(entry.is_discard for entry in index) if len(index) == stream.frames else 0
+    return stream.frames - hidden

@@ -6,15 +6,16 @@ variable frame rates come out right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from dreamdojo.errors import DataError
-from dreamdojo.video.container import ffmpeg_errors, frame_rate, open_video, unreadable
+from dreamdojo.video.container import ffmpeg_errors, frame_rate, open_video, shown_frames, unreadable
 from dreamdojo.video.pixels import to_gray12, to_rgb
 from dreamdojo.video.resize import Size, resize
 
@@ -45,6 +46,7 @@ class VideoReader:
         self.path = Path(path)
         self.num_decoded = 0
         self._pixels = pixels
+        self._reformatter = VideoReformatter()
         self._container, self._stream, self._time_base = open_video(self.path)
         self._stream.codec_context.thread_count = 1
         self._start = self._stream.start_time or 0
@@ -52,7 +54,7 @@ class VideoReader:
         self._last: av.VideoFrame | None = None
         self._pts: np.ndarray | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> VideoReader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,14 +73,8 @@ class VideoReader:
 
     @property
     def num_frames(self) -> int | None:
-        """Frames that the file shows, as its header states it, or None where it is silent.
-
-        An edit list (a recording trimmed without re-encoding) hides some of those that are stored.
-        """
-        stored = self._stream.frames
-        index = self._stream.index_entries
-        hidden = sum(entry.is_discard for entry in index) if len(index) == stored else 0
-        return stored - hidden or None
+        """Frames that the file shows, as its header states it, or None where it is silent."""
+        return shown_frames(self._stream) or None
 
     def timestamps(self) -> np.ndarray:
         """Seconds since the first frame for every frame, in display order: `(n,)` float64. Reads, decodes nothing."""
@@ -126,14 +122,30 @@ class VideoReader:
         Raises:
             DataError: if a frame does not decode, or fewer frames decode than the file holds.
         """
-        expected = self.num_frames or 0
+        first = None
+        for frame in self._sweep():
+            first = _pts(frame) if first is None else first
+            yield TimedFrame((_pts(frame) - first) * float(self._time_base), self._convert(frame))
+
+    def sweep(self, indices: Collection[int], *, size: Size | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode from the first to the last frame, and yield those of the given numbers, with their numbers.
+
+        The way to read much of a video and to know that all of it decodes: other frames cost no conversion.
+
+        Raises:
+            DataError: if a frame does not decode, or fewer frames decode than the file holds.
+        """
+        for number, frame in enumerate(self._sweep()):
+            if number in indices:
+                picture = self._convert(frame)
+                yield number, picture if size is None else resize(picture, size, nearest=self._pixels == "gray12")
+
+    def _sweep(self) -> Iterator[av.VideoFrame]:
+        expected, count = self.num_frames or 0, 0
         self._seek(self._start)
-        count, first = 0, None
         while (frame := self._next()) is not None:
-            pts = _pts(frame)
-            first = pts if first is None else first
             count += 1
-            yield TimedFrame((pts - first) * float(self._time_base), self._convert(frame))
+            yield frame
         if count == 0 or count < expected:
             raise unreadable(self.path, f"{count} of {expected} frames" if expected else "no frames")
 
@@ -164,9 +176,8 @@ class VideoReader:
             if _pts(frame) >= target - tolerance:
                 break
         if frame is None or _pts(frame) > target + tolerance:
-            seconds = (target - self._start) * float(self._time_base)
-            nearest = "" if frame is None else f", the next is at {(_pts(frame) - self._start) * self._time_base:.3f} s"
-            raise unreadable(self.path, f"no frame at {seconds:.3f} s{nearest}")
+            nearest = "" if frame is None else f", the next is at {self._seconds(_pts(frame)):.3f} s"
+            raise unreadable(self.path, f"no frame at {self._seconds(target):.3f} s{nearest}")
         return frame
 
     def _goes_on_to(self, target: int) -> bool:
@@ -207,13 +218,16 @@ class VideoReader:
         if frame is None:
             return None
         if frame.is_corrupt:
-            raise unreadable(self.path, f"a damaged frame at {(_pts(frame) - self._start) * self._time_base:.3f} s")
+            raise unreadable(self.path, f"a damaged frame at {self._seconds(_pts(frame)):.3f} s")
         self.num_decoded += 1
         self._last = frame
         return frame
 
+    def _seconds(self, pts: int) -> float:
+        return float((pts - self._start) * self._time_base)
+
     def _convert(self, frame: av.VideoFrame) -> np.ndarray:
-        return to_rgb(frame) if self._pixels == "rgb" else to_gray12(frame)
+        return to_rgb(frame, self._reformatter) if self._pixels == "rgb" else to_gray12(frame)
 
     def _all_pts(self) -> np.ndarray:
         if self._pts is None:

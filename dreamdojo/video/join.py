@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import av
 import av.container
@@ -36,7 +36,7 @@ class VideoJoiner:
         self._stream: av.video.stream.VideoStream | None = None
         self._headers: bytes | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> VideoJoiner:
         return self
 
     def __exit__(self, *_: object) -> None:

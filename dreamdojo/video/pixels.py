@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 _ROUNDED = int(Interpolation.ACCURATE_RND) | int(Interpolation.BITEXACT) | int(Interpolation.FULL_CHR_H_INT)
 _TO_RGB = int(Interpolation.BILINEAR) | _ROUNDED
@@ -20,23 +20,27 @@ RANGE_MPEG = 1
 """Luma in 16..235."""
 
 
-def to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """A decoded frame as it is meant to be seen, rotation applied: `h w 3` uint8."""
-    picture = frame.reformat(format="rgb24", interpolation=_TO_RGB, threads=1).to_ndarray()
+def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+    """A decoded frame as it is meant to be seen, rotation applied: `h w 3` uint8.
+
+    `reformatter` keeps swscale's tables from one frame of a video to the next.
+    """
+    picture = reformatter.reformat(frame, format="rgb24", interpolation=_TO_RGB, threads=1).to_ndarray()
     turns, rest = divmod(int(frame.rotation), 90)
     if rest == 0 and turns % 4:
         picture = np.ascontiguousarray(np.rot90(picture, turns % 4))
     return picture
 
 
-def from_rgb(picture: np.ndarray, pixel_format: str) -> av.VideoFrame:
+def from_rgb(picture: np.ndarray, pixel_format: str, reformatter: VideoReformatter) -> av.VideoFrame:
     """`h w 3` uint8 -> a frame ready for an encoder, in BT.601 and limited range."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    return frame.reformat(
+    return reformatter.reformat(
+        frame,
         format=pixel_format,
         interpolation=_TO_YUV,
-        dst_colorspace="ITU601",
-        dst_color_range="MPEG",
+        dst_colorspace=int(Colorspace.ITU601),
+        dst_color_range=RANGE_MPEG,
         threads=1,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamdojo.video.container import ffmpeg_errors, frame_rate, open_video, unreadable
+from dreamdojo.video.container import ffmpeg_errors, frame_rate, open_video, shown_frames, unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def probe(path: Path | str) -> VideoInfo:
         first = next(container.decode(stream), None)
         if first is None:
             raise unreadable(path, "no frames")
-        num_frames, duration, rate = stream.frames, 0.0, frame_rate(stream)
+        num_frames, duration, rate = shown_frames(stream), 0.0, frame_rate(stream)
         if stream.duration:
             duration = float(stream.duration * time_base)
         if not (num_frames and duration and rate):

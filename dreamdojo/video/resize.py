@@ -35,7 +35,7 @@ def center_crop_box(height: int, width: int, size: Size) -> tuple[float, float, 
 def resize(frames: np.ndarray, size: Size, *, nearest: bool = False) -> np.ndarray:
     """Centre-crop pictures to the aspect of `size`, then resize them.
 
-    Shrinking averages areas exactly (rounded once); enlarging is bilinear. `nearest` picks single pixels instead, for
+    Shrinking averages areas (rounded once per axis); enlarging is bilinear. `nearest` picks single pixels instead, for
     depth, where an average across an edge is a surface that does not exist.
 
     Args:

@@ -306,16 +306,12 @@ class DiT(nn.Module):
         mask = self._attention_mask(num_past, noisy.shape[1], rows * columns, noisy.device)
         own = []
         for index, block in enumerate(self.blocks):
-            x, key_value = block(
-                x, e, shared, angles=angles, mask=mask, past=past[index] if past else None, text=text
-            )
+            x, key_value = block(x, e, shared, angles=angles, mask=mask, past=past[index] if past else None, text=text)
             own.append(key_value)
 
         shift, scale = (self.final_modulation(e) + shared[..., : 2 * config.dim])[:, :, None].chunk(2, dim=-1)
         x = self.patch_out(self.final_norm(x) * (1 + scale) + shift)
-        out = rearrange(
-            x, "b t (y x) (p q c) -> b t c (y p) (x q)", y=rows, p=config.patch_size, q=config.patch_size
-        )
+        out = rearrange(x, "b t (y x) (p q c) -> b t c (y p) (x q)", y=rows, p=config.patch_size, q=config.patch_size)
         return (out + previous if previous is not None else out), own
 
     def rotary_angles(self, frames: int, rows: int, columns: int) -> Float[Tensor, "m half"]:

@@ -75,9 +75,7 @@ class WorldModel(nn.Module):
         self.config = config
         self.dit = DiT(config.dit)
         self.adapters = nn.ModuleList(
-            ActionAdapter(
-                body.action_dim * config.dit.actions_per_latent, config.dit.chunk_dim, config.adapter_hidden
-            )
+            ActionAdapter(body.action_dim * config.dit.actions_per_latent, config.dit.chunk_dim, config.adapter_hidden)
             for body in config.embodiments
         )
         self.register_buffer("latent_action_mean", torch.zeros(config.dit.action_dim))

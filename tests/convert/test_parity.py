@@ -14,9 +14,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 
 
 def published_latent_action_model(oracle: dict) -> LatentActionModel:
-    model = LatentActionModel(
-        LatentActionConfig(dim=64, latent_dim=8, num_heads=4, encoder_blocks=2, decoder_blocks=2)
-    )
+    model = LatentActionModel(LatentActionConfig(dim=64, latent_dim=8, num_heads=4, encoder_blocks=2, decoder_blocks=2))
     ours = names.from_published(
         weights(oracle),
         prefix=names.LATENT_ACTION_PREFIX,

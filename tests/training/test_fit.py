@@ -8,8 +8,8 @@ from torch import nn
 from dreamdojo.errors import CheckpointError, DataError, TrainingDiverged
 from dreamdojo.training import checkpoint, files
 from dreamdojo.training.fit import FitConfig, fit, is_finished
-from tests.tiny import CPU, latent_source, tiny_world_model
 from dreamdojo.world_model.train import WorldModelTraining, train_world_model
+from tests.tiny import CPU, latent_source, tiny_world_model
 
 
 class Line(nn.Module):
@@ -37,7 +37,10 @@ def step_of(model):
 
 
 def config(**changes):
-    return FitConfig(**{"steps": 60, "batch_size": 8, "learning_rate": 0.2, "save_every": 7, "log_every": 5, "warmup_steps": 2} | changes)
+    return FitConfig(
+        **{"steps": 60, "batch_size": 8, "learning_rate": 0.2, "save_every": 7, "log_every": 5, "warmup_steps": 2}
+        | changes
+    )
 
 
 def train(folder, **arguments):
@@ -63,7 +66,10 @@ def test_stopping_and_resuming_equals_not_having_stopped_bit_for_bit(tmp_path, s
     for name, value in whole.items():
         assert torch.equal(value, resumed[name])
     seconds_aside = [
-        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (tmp_path / f / "metrics.jsonl").read_text().splitlines()]
+        [
+            {k: v for k, v in json.loads(line).items() if k != "seconds"}
+            for line in (tmp_path / f / "metrics.jsonl").read_text().splitlines()
+        ]
         for f in ("whole", "parts")
     ]
     assert seconds_aside[0] == seconds_aside[1]
@@ -84,7 +90,9 @@ def test_a_world_model_resumes_bit_for_bit(tmp_path):
             with torch.random.fork_rng():
                 short = WorldModelTraining(**{**vars(training)})
                 try:
-                    train_world_model(model, short, sources, tmp_path / folder, compute=CPU, **({"report": stopper(stop)}))
+                    train_world_model(
+                        model, short, sources, tmp_path / folder, compute=CPU, **({"report": stopper(stop)})
+                    )
                 except KeyboardInterrupt:
                     continue
         states.append(model.state_dict())

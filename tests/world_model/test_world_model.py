@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 import torch
 
+from dreamdojo.dataset.windows import WindowSampler
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.flow.rectified import interpolate
 from dreamdojo.nn.patches import actions_to_chunks, chunks_to_actions, from_pairs, from_patches, to_pairs, to_patches
+from dreamdojo.training.fit import FitConfig
 from dreamdojo.world_model.dit import DiT, DiTConfig
 from dreamdojo.world_model.losses import flow_loss
 from dreamdojo.world_model.model import LATENT_ACTION
 from dreamdojo.world_model.sample import CausalSampler, SamplerConfig
 from dreamdojo.world_model.train import WorldModelTraining, corrupt, latent_episode
-from dreamdojo.dataset.windows import WindowSampler
-from dreamdojo.training.fit import FitConfig
 from tests.tiny import LATENT_DIM, PUSHER, latent_source, tiny_dit, tiny_world_model
 
 
@@ -129,7 +129,14 @@ def test_a_perfect_prediction_has_no_loss_and_the_motion_term_sees_a_flicker():
 
     def loss(prediction, **changes):
         return flow_loss(
-            prediction, config=config, clean=clean, point=point, sigma=sigma, counts=counts, motion_weight=0.1, **changes
+            prediction,
+            config=config,
+            clean=clean,
+            point=point,
+            sigma=sigma,
+            counts=counts,
+            motion_weight=0.1,
+            **changes,
         )
 
     assert loss(point.velocity).total == 0

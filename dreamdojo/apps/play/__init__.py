@@ -8,8 +8,21 @@
 FastAPI and uvicorn. The page itself is the plain HTML, CSS and JavaScript in `static/`.
 """
 
-from dreamdojo.apps.play.controls import Control, Controls
-from dreamdojo.apps.play.server import create_app, serve
-from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start
+from dreamdojo.errors import MissingDependencyError
+
+try:
+    import fastapi  # noqa: F401
+    import uvicorn  # noqa: F401
+    import websockets  # noqa: F401  uvicorn asks for it only when the first page connects
+
+    from dreamdojo.apps.play.controls import Control, Controls
+    from dreamdojo.apps.play.server import create_app, serve
+    from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start
+except ImportError as error:
+    if error.name is None or error.name.startswith("dreamdojo"):
+        raise
+    raise MissingDependencyError(
+        f"dreamdojo play needs the package {error.name}, which is not installed. Run: pip install 'dreamdojo[play]'"
+    ) from error
 
 __all__ = ["Control", "Controls", "PlaySettings", "PlayWorld", "Start", "create_app", "serve"]

@@ -109,7 +109,7 @@ class Member:
                     raise BadMessageError("a binary message", "JSON text")
                 hear(event["text"])
             except BadMessageError as error:
-                log.info("page %s: %s", self.page, error)
+                log.info("page %r: %s", self.page, error)
                 self.tell({"type": "error", "message": error.found, "expected": error.expected})
 
 
@@ -136,7 +136,7 @@ class Audience:
                 talk.create_task(member.send_all())
                 talk.create_task(member.hear_all(lambda text: self._hear(member, text)))
         except* WebSocketDisconnect:
-            log.debug("page %s left", page)
+            log.debug("page %r left", page)
         finally:
             self._leave(member)
 
@@ -227,4 +227,4 @@ class Audience:
             case Pause():
                 self._driver.pause(message.paused)
             case Speed():
-                self._driver.unlimited(message.unlimited)
+                self._driver.hurry(message.unlimited)

@@ -116,7 +116,7 @@ class Driver:
             self._paused = paused
             self._changed.notify_all()
 
-    def unlimited(self, unlimited: bool) -> None:
+    def hurry(self, unlimited: bool) -> None:
         """Go as fast as the worlds can, or in time."""
         with self._changed:
             self._unlimited = unlimited
@@ -145,6 +145,7 @@ class Driver:
                 start=self._start if self._reset_to is None else self._reset_to,
                 rest=tuple(self._rest.tolist()),
                 command=tuple(self._command.values.tolist()),
+                command_id=self._command.id,
                 failure=self._failure,
             )
 

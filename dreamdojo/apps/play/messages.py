@@ -11,6 +11,7 @@ controls, starts), `session` (whenever it changes), `pong` and `error`, and each
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -189,6 +190,8 @@ class SessionState:
     """The command an episode begins with, to which velocities spring back."""
     command: tuple[float, ...]
     """The command in force, for a page that joins or takes over."""
+    command_id: int
+    """Its number; the page's own commands count on from it."""
     failure: str | None = None
     """Why the worlds stand still, where `state` is `failed`."""
 
@@ -210,9 +213,9 @@ def pack(frame: Frame) -> bytes:
             {
                 "world": view.world,
                 "step_ms": None if view.step_ms is None else round(view.step_ms, 3),
-                "state": None if view.state is None else [round(value, 4) for value in view.state],
+                "state": None if view.state is None else [_number(value) for value in view.state],
                 "state_source": view.state_source,
-                "uncertainty": None if view.uncertainty is None else round(view.uncertainty, 4),
+                "uncertainty": None if view.uncertainty is None else _number(view.uncertainty),
                 "pictures": [{"camera": picture.camera, "bytes": len(picture.data)} for picture in view.pictures],
             }
             for view in frame.views
@@ -221,6 +224,11 @@ def pack(frame: Frame) -> bytes:
     encoded = json.dumps(header, separators=(",", ":")).encode()
     pictures = [picture.data for view in frame.views for picture in view.pictures]
     return b"".join([struct.pack("<I", len(encoded)), encoded, *pictures])
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON has it: what is not finite becomes null, which the page shows as a dash."""
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def unpack(message: bytes) -> tuple[dict[str, Any], Sequence[bytes]]:

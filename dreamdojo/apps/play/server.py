@@ -12,27 +12,20 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import uvicorn
+from fastapi import FastAPI, HTTPException, Query, Request, Response, WebSocket
+from fastapi.staticfiles import StaticFiles
 from PIL import Image
 
+from dreamdojo.apps.play.audience import Audience
 from dreamdojo.apps.play.controls import Controls
 from dreamdojo.apps.play.driver import Driver, Timed
 from dreamdojo.apps.play.messages import SessionState
 from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start, is_loopback
-from dreamdojo.errors import ConfigError, MissingDependencyError
-
-try:
-    import uvicorn
-    from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
-    from fastapi.staticfiles import StaticFiles
-
-    from dreamdojo.apps.play.audience import Audience
-except ImportError as error:
-    raise MissingDependencyError(
-        f"dreamdojo play needs the package {error.name}, which is not installed. Run: pip install 'dreamdojo[play]'"
-    ) from error
+from dreamdojo.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +57,8 @@ def create_app(worlds: Mapping[str, PlayWorld], starts: Sequence[Start], setting
         loop = asyncio.get_running_loop()
 
         def publish(event: Timed | SessionState) -> None:
-            loop.call_soon_threadsafe(audience.publish, event)
+            with contextlib.suppress(RuntimeError):  # a second Ctrl-C ends the loop first: nobody is left to show it to
+                loop.call_soon_threadsafe(audience.publish, event)
 
         thread = threading.Thread(target=driver.run, args=(publish,), name="dreamdojo-play", daemon=True)
         thread.start()
@@ -87,13 +81,18 @@ def create_app(worlds: Mapping[str, PlayWorld], starts: Sequence[Start], setting
         return Response(thumbnails[number], media_type="image/png")
 
     @app.websocket("/ws")
-    async def connect(websocket: WebSocket, page: str = "") -> None:
+    async def connect(websocket: WebSocket, page: Annotated[str, Query(max_length=64)] = "") -> None:
         await websocket.accept()
         if not _is_own_page(websocket, settings):
             log.warning("refused a page from %s", websocket.headers.get("origin"))
             await websocket.close(CLOSE_FOREIGN, "the page comes from another site")
             return
         await audience.serve(websocket, page or f"{websocket.client}")
+
+    @app.websocket("/{path:path}")
+    async def nowhere(websocket: WebSocket, path: str) -> None:
+        log.info("refused a connection to /%r", path)
+        await websocket.close()
 
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     return app

@@ -1,6 +1,6 @@
 // From keys, sticks, sliders and gamepads to a command: one number in -1..1 per action column.
 //
-// Every source pushes roles (right, forward, up, yaw, ...) or columns by an amount in -1..1; what several push adds up.
+// Every source pushes roles (right, forward, up, yaw, ...) by an amount in -1..1; what several push adds up.
 // A rate column springs back to its rest, a target column is moved by the push and stays, a toggle flips.
 
 const SLEW = 0.8; // how far a full push moves a target in one second

@@ -14,7 +14,7 @@ export class Link {
   #asked = 0;
   #timer = 0;
 
-  // on: { open(), lost(seconds until the next try, or null), text(message), frame(header, pictures), trip(ms) }
+  // on: { open(), lost(whether it tries again), text(message), frame(header, pictures), trip(ms) }
   constructor(on) {
     this.on = on;
     setInterval(() => this.#ping(), PING_EVERY);
@@ -79,7 +79,7 @@ export class Link {
 
   #lose(again) {
     this.#socket = null;
-    this.on.lost(again ? this.#retry / 1000 : null);
+    this.on.lost(again);
     clearTimeout(this.#timer);
     this.#timer = 0;
     if (!again) return;

@@ -28,13 +28,18 @@ const link = new Link({
     document.body.dataset.link = "open";
     meters.rejoin();
   },
-  lost(seconds) {
+  lost(again) {
     document.body.dataset.link = "lost";
-    inputs?.release();
-    panel?.darken();
+    setState("bad", again ? "Reconnecting" : "Refused by the server");
+    find("role").textContent = "";
     meters.still();
-    stage?.badge("Connection lost");
-    setState("bad", seconds === null ? "Refused by the server" : "Reconnecting");
+    if (!hello) return;
+    stage.badge("Connection lost");
+    inputs.release();
+    inputs.advance(0);
+    panel.darken();
+    panel.show((role) => inputs.amount(role), inputs.values);
+    enable(false);
   },
   text(message) {
     if (message.type === "hello") greet(message);
@@ -76,6 +81,8 @@ function follow(message) {
   if (begins) {
     inputs.release();
     inputs.begin(message.rest, message.command);
+    panel.darken();
+    commandId = Math.max(commandId, message.command_id);
     sent = { values: [...message.command], at: 0 };
     unanswered = [];
   }
@@ -228,14 +235,15 @@ function showSession() {
   find("notice").hidden = session.state !== "failed";
   find("notice").textContent = `The world stopped: ${session.failure}\nReset to try again.`;
 
-  for (const id of ["reset", "pause", "speed"]) find(id).disabled = !session.driving;
+  enable(session.driving);
   find("pause").setAttribute("aria-pressed", session.paused);
   find("speed").setAttribute("aria-pressed", session.unlimited);
-  panel.enable(session.driving);
-  [...find("starts").children].forEach((button, i) => {
-    button.disabled = !session.driving;
-    button.setAttribute("aria-pressed", i === session.start);
-  });
+  [...find("starts").children].forEach((button, i) => button.setAttribute("aria-pressed", i === session.start));
+}
+
+function enable(enabled) {
+  panel.enable(enabled);
+  for (const button of document.querySelectorAll(".transport button:not(#pixels), .start")) button.disabled = !enabled;
 }
 
 function showStarts() {
@@ -253,6 +261,7 @@ function prepareReadout() {
   const worlds = hello.worlds.filter(({ state }) => state.length);
   const names = [...new Set(worlds.flatMap(({ state }) => state))];
   readout.hidden = !names.length;
+  readout.open = names.length <= 12 && innerWidth > 860;
   const titles = hello.worlds.map(({ label }, i) => element("th", { class: `tone-${i % 4}`, scope: "col" }, label));
   readout.querySelector("thead").replaceChildren(element("tr", {}, element("th"), ...titles));
   const rows = names.map((name) => {
@@ -270,7 +279,7 @@ function fillReadout({ views }) {
   const rows = readout.querySelector("tbody").rows;
   views.forEach(({ state }, column) => {
     hello.worlds[column].state.forEach((name, i) => {
-      rows[names.indexOf(name)].cells[column + 1].textContent = state ? state[i].toFixed(3) : "–";
+      rows[names.indexOf(name)].cells[column + 1].textContent = state?.[i]?.toFixed(3) ?? "–";
     });
   });
 }

@@ -4,7 +4,7 @@ const WINDOW = 2000; // ms over which the frame rate is counted
 const NUM_STEPS = 90;
 
 export class Meters {
-  #output = (id) => document.getElementById(id);
+  #find = (id) => document.getElementById(id);
   #drawn = []; // when frames were drawn
   #steps = [];
   #latencies = [];
@@ -36,7 +36,7 @@ export class Meters {
     while (this.#drawn[0] < now - WINDOW) this.#drawn.shift();
     const times = views.map((view) => view.step_ms);
     if (!times.includes(null)) keep(this.#steps, times.reduce((a, b) => a + b, 0), NUM_STEPS);
-    this.#output("clock").textContent = time.toFixed(1);
+    this.#find("clock").textContent = time.toFixed(1);
   }
 
   latency(ms) {
@@ -51,28 +51,30 @@ export class Meters {
     const recent = this.#drawn.filter((at) => at > performance.now() - WINDOW);
     const span = recent.length > 2 ? recent.at(-1) - recent[0] : 0;
     const alive = recent.length > 2 && performance.now() - recent.at(-1) < WINDOW / 2;
-    this.#output("fps").textContent = alive ? ((1000 * (recent.length - 1)) / span).toFixed(1) : "–";
-    this.#output("step").textContent = shown(median(this.#steps.slice(-15)));
-    this.#output("latency").textContent = shown(median(this.#latencies));
-    this.#output("trip").textContent = shown(median(this.#trips));
-    this.#output("dropped").textContent = this.dropped;
-    this.#output("dropped").classList.toggle("raised", this.dropped > 0);
+    this.#find("fps").textContent = alive ? ((1000 * (recent.length - 1)) / span).toFixed(1) : "–";
+    this.#find("step").textContent = shown(median(this.#steps.slice(-15)));
+    this.#find("latency").textContent = shown(median(this.#latencies));
+    this.#find("trip").textContent = shown(median(this.#trips));
+    this.#find("dropped").textContent = this.dropped;
+    this.#find("dropped").classList.toggle("raised", this.dropped > 0);
     this.#plot();
   }
 
   #plot() {
-    const canvas = this.#output("steps");
+    const canvas = this.#find("steps");
     const scale = devicePixelRatio;
     canvas.width = canvas.clientWidth * scale;
     canvas.height = canvas.clientHeight * scale;
     if (this.#steps.length < 2) return;
     const context = canvas.getContext("2d");
-    const top = 1.25 * Math.max(...this.#steps, 1);
+    const sorted = [...this.#steps].sort((a, b) => a - b);
+    const top = 1.5 * sorted[Math.floor(0.95 * (sorted.length - 1))]; // a rare spike is cut off
     context.strokeStyle = getComputedStyle(canvas).getPropertyValue("--tone");
     context.lineWidth = 1.5 * scale;
     context.beginPath();
     this.#steps.forEach((ms, i) => {
-      context.lineTo((canvas.width * i) / (NUM_STEPS - 1), canvas.height * (1 - ms / top));
+      const ago = this.#steps.length - 1 - i;
+      context.lineTo(canvas.width * (1 - ago / (NUM_STEPS - 1)), canvas.height * (1 - Math.min(1, ms / top)));
     });
     context.stroke();
   }

@@ -25,7 +25,7 @@ export class Panel {
     this.#addGripper(rig);
     if (rig.children.length) root.append(rig);
     this.#addSliders();
-    hint.textContent = this.#hint();
+    hint.replaceChildren(...this.#hint());
   }
 
   // Draw a command: one's own, or the operator's when one watches.
@@ -121,7 +121,7 @@ export class Panel {
       const name = `${fields.size > 1 ? `${field} ` : ""}${axis}`.replaceAll("_", " ");
       const value = element("span", { class: "value" });
       const input = element("input", { type: "range", min: -1, max: 1, step: 0.005, "aria-label": name });
-      const row = element("label", { class: "slider" }, element("span", { class: "label" }, name), value, input);
+      const row = element("label", { class: "slider" }, element("span", { class: "label" }, name), input, value);
       input.addEventListener("input", () => {
         this.#inputs.selected = i;
         this.#inputs.hold(i, input.valueAsNumber);
@@ -135,14 +135,13 @@ export class Panel {
   }
 
   #hint() {
-    if (!this.#columns.length) return "This body takes no actions: the world goes on by itself.";
+    if (!this.#columns.length) return ["This body takes no actions: the world goes on by itself."];
+    const planar = this.#column("right") || this.#column("forward");
     const parts = [];
-    if (this.#column("right") || this.#column("forward")) parts.push("The arrow keys and dragging the picture move too.");
-    if (this.#sliders.size) {
-      const arrows = !this.#columns.some(({ positive }) => positive.includes("ArrowUp"));
-      parts.push(arrows ? "↑ ↓ choose a slider, ← → move it." : "[ ] choose a slider, − = move it.");
-    }
-    parts.push("Hold Shift to go slowly. A gamepad works as well.");
-    return parts.join(" ");
+    if (planar) parts.push("The arrow keys move too.");
+    if (this.#sliders.size) parts.push(planar ? "[ ] choose a slider, − = move it." : "↑ ↓ choose a slider, ← → move it.");
+    parts.push("Hold Shift to go slowly. ");
+    const typed = element("span", { class: "typed" }, parts.join(" "));
+    return planar ? [typed, "Drag a picture to move, or use a gamepad."] : [typed];
   }
 }

@@ -1,0 +1,93 @@
+"""What `dreamdojo play` puts on the page: a dream from a checkpoint, the dojo beside it, and places to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dreamdojo.apps.play.server import serve
+from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start
+from dreamdojo.dataset.read import Dataset
+from dreamdojo.dataset.resample import resample
+from dreamdojo.rollout.session import CAMERA, Session
+from dreamdojo.video import resize
+from dreamdojo.world import Observation
+
+
+def observation(frame: np.ndarray, state: np.ndarray | None, size: int) -> Observation:
+    """One frame `h w 3` uint8 of any size, centre-cropped and resized to the model's, and the state `(s,)`."""
+    picture = torch.from_numpy(resize(frame[None], size)).permute(0, 3, 1, 2)[None]
+    return Observation(
+        frames={CAMERA: picture},
+        state=None if state is None else torch.from_numpy(np.asarray(state, np.float32))[None, None],
+    )
+
+
+def dataset_starts(dataset: Dataset, episodes: tuple[int, ...], camera: str | None, session: Session) -> list[Start]:
+    """The first frame of each episode."""
+    starts = []
+    for number, index in enumerate(episodes):
+        first = resample(dataset, index, session.fps)
+        frame = dataset.frames(index, [int(first.frame_indices[0])], camera)[0]
+        state = None if first.states is None else first.states[0]
+        seen = observation(frame, state, session.size)
+        starts.append(Start(name=f"Episode {index}", thumbnail=_thumbnail(seen), observation=seen, seed=number))
+    return starts
+
+
+def dojo_starts(size: int, count: int) -> tuple[list[Start], PlayWorld]:
+    """Scenes of the `demo` split, which nothing is trained on, `size` pixels wide, and the dojo behind them.
+
+    Raises:
+        MissingDependencyError: if MuJoCo or the system's GL library is missing.
+    """
+    from dreamdojo.dojo.splits import seed_of
+    from dreamdojo.dojo.world import DojoWorld
+
+    dojo = DojoWorld()
+    starts = []
+    for index in range(count):
+        seed = seed_of("demo", index)
+        seen = dojo.reset(seed=seed)
+        frame = seen.frames[CAMERA][0, 0].permute(1, 2, 0).numpy()
+        state = None if seen.state is None else seen.state[0, 0].numpy()
+        given = observation(frame, state, size)
+        starts.append(Start(name=f"Scene {index + 1}", thumbnail=_thumbnail(given), observation=given, seed=seed))
+    return starts, PlayWorld(world=dojo, from_observation=False, label="Dojo (truth)")
+
+
+def serve_worlds(
+    session: Session | None,
+    dojo: PlayWorld | None,
+    starts: list[Start],
+    *,
+    settings: PlaySettings,
+    announce: Callable[[str], None],
+) -> None:
+    """Serve the dream, the dojo, or both side by side, until Ctrl-C."""
+    worlds = {}
+    if session is not None:
+        worlds["dream"] = PlayWorld(world=session, from_observation=True, label="Dream")
+    if dojo is not None:
+        worlds["dojo"] = dojo
+    serve(worlds, starts, settings, announce=announce)
+
+
+def is_dojo_body(session: Session) -> bool:
+    """Whether the session's body lives in the dojo, so that the two can be driven side by side."""
+    return session.embodiment.name.startswith("dojo_arm/")
+
+
+def find_model(run_folder: Path, shipped: Path | None, which: str) -> Path | None:
+    """The checkpoint to play: of the run if it has one, else the shipped one; None where there is neither."""
+    for folder in (run_folder / which, *([shipped / which] if shipped else [])):
+        if (folder / "model.safetensors").exists():
+            return folder
+    return None
+
+
+def _thumbnail(seen: Observation) -> np.ndarray:
+    return seen.frames[CAMERA][0, 0].permute(1, 2, 0).contiguous().numpy()

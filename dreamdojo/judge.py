@@ -1,0 +1,201 @@
+"""Judge a run on held-out robot episodes: roll its models out, train the probes, score.
+
+Where the dojo made the data, probes are trained on its renderings and true positions; on anyone's recordings there is no
+such truth, and the report holds what pictures alone can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamdojo.dataset.resample import resample
+from dreamdojo.errors import DataError
+from dreamdojo.evaluation.effector import EffectorProbe, train_effector_probe
+from dreamdojo.evaluation.linear_probe import LinearProbe, linear_probe
+from dreamdojo.evaluation.objects import ObjectProbe, train_object_probe
+from dreamdojo.evaluation.predict import ClipPlan, Recording, plan_clips
+from dreamdojo.evaluation.rollouts import SceneTruth
+from dreamdojo.evaluation.world_model import STUDENT, TEACHER, Evaluation, evaluate_sessions
+from dreamdojo.rollout.session import load_session
+from dreamdojo.stages import Episodes, Run, channels_first
+from dreamdojo.tokenizer.model import Tokenizer
+from dreamdojo.tokenizer.train import reconstruction_psnr
+from dreamdojo.training.checkpoint import load_model
+from dreamdojo.training.progress import Report, silent
+from dreamdojo.video import resize
+
+if TYPE_CHECKING:
+    from dreamdojo.dojo.truth import GroundTruth
+
+CONTEXT = 5
+"""Given frames of a clip; one more than a multiple of every preset's actions per latent."""
+HORIZON = 16
+"""Predicted frames of a clip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truths:
+    """Datasets with a table of true positions beside them."""
+
+    robot: Episodes
+    """Training episodes of the robot: the probes learn from their renderings."""
+    held_out: Episodes
+    """The episodes that clips come from."""
+    held_out_human: Episodes
+    """Human episodes that no stage was trained on, for the probe of the latent action."""
+
+
+def judge(run: Run, held_out: Episodes, truths: Truths | None, *, report: Report = silent, seed: int = 0) -> Evaluation:
+    """Score the run's teacher and student on `held_out`.
+
+    Raises:
+        DataError: if the held-out episodes are too few or too short.
+        CheckpointError: if a model of the run is missing.
+    """
+    frames = run.frames(held_out)
+    recordings = [
+        Recording(frames=channels_first(frames[index]), actions=_actions(run, held_out, index))
+        for index in held_out.indices
+    ]
+    plan = plan_clips(recordings, context=CONTEXT, horizon=HORIZON, seed=seed)
+    scene = effector = objects = latent_action = None
+    if truths is not None:
+        scene = scene_truth(plan, truths.held_out, size=run.preset.size)
+        effector, objects = train_probes(run, truths.robot, report)
+        latent_action = probe_latent_actions(run, truths.held_out_human, seed=seed)
+    tokenizer = load_model(run.folder / "tokenizer", Tokenizer).to(run.compute.device)
+    body = held_out.dataset.embodiment.name
+    device = run.compute.device.type
+    sessions = {
+        name: load_session(run.folder / name, embodiment=body, device=device)  # pyright: ignore[reportArgumentType]
+        for name in (TEACHER, STUDENT)
+    }
+    return evaluate_sessions(
+        sessions,
+        plan,
+        scene=scene,
+        effector_probe=effector,
+        object_probe=objects,
+        tokenizer_psnr=reconstruction_psnr(tokenizer, [{"frames": r.frames} for r in recordings], run.compute),
+        latent_action=latent_action,
+        report=report,
+    )
+
+
+def scene_truth(plan: ClipPlan, held_out: Episodes, *, size: int) -> SceneTruth:
+    """True positions in the clips of `plan`, whose recordings are the episodes of `held_out` in order."""
+    from dreamdojo.dojo.truth import GroundTruth
+
+    truth = GroundTruth.open(held_out.dataset.root)
+    most = max(truth.num_objects(index) for index in held_out.indices)
+    effector, effector_visible, masks, starts, positions, visible = [], [], [], [], [], []
+    for index, start in zip(held_out.indices, plan.start, strict=True):
+        last = start + plan.context - 1
+        future = slice(last + 1, last + 1 + plan.horizon)
+        effector.append(truth.effector_pixel(index)[future])
+        effector_visible.append(truth.effector_visible(index)[future])
+        labels = small_labels(truth.segmentation(index)[last : last + 1], size)[0]
+        masks.append(np.stack([labels == 3 + o for o in range(most)]))
+        pixels, seen = padded_objects(truth, index, most)
+        starts.append(pixels[last])
+        positions.append(pixels[future])
+        visible.append(seen[future])
+    return SceneTruth(
+        effector=_tensor(effector).float(),
+        effector_visible=_tensor(effector_visible),
+        masks=_tensor(masks),
+        objects_start=_tensor(starts).float(),
+        objects=_tensor(positions).float(),
+        objects_visible=_tensor(visible),
+    )
+
+
+def train_probes(run: Run, robot: Episodes, report: Report = silent) -> tuple[EffectorProbe, ObjectProbe | None]:
+    """Probes of gripper and object position, trained on rendered frames of the robot's training episodes.
+
+    The object probe is None where no object moves enough in them to learn from.
+    """
+    from dreamdojo.dojo.truth import GroundTruth
+
+    truth = GroundTruth.open(robot.dataset.root)
+    cache = run.frames(robot)
+    most = max(truth.num_objects(index) for index in robot.indices)
+    frames, labels, effector, effector_visible, objects, objects_visible, episodes = ([] for _ in range(7))
+    for index in robot.indices:
+        frames.append(channels_first(cache[index]))
+        labels.append(small_labels(truth.segmentation(index), run.preset.size))
+        effector.append(truth.effector_pixel(index))
+        effector_visible.append(truth.effector_visible(index))
+        pixels, seen = padded_objects(truth, index, most)
+        objects.append(pixels)
+        objects_visible.append(seen)
+        episodes.append(np.full(len(cache[index]), index))
+    pictures, segmentation, episode = _joined(frames), _joined(labels), _joined(episodes)
+    report(0, 7, "learning to find the gripper")
+    effector_probe = train_effector_probe(
+        pictures, segmentation, _joined(effector).float(), _joined(effector_visible), episode
+    )
+    report(1, 7, "learning to find objects")
+    try:
+        object_probe = train_object_probe(
+            pictures, segmentation, _joined(objects).float(), _joined(objects_visible), episode
+        )
+    except DataError:
+        object_probe = None
+    return effector_probe, object_probe
+
+
+def probe_latent_actions(run: Run, human: Episodes, *, seed: int) -> LinearProbe:
+    """How much of the hand's true motion a straight line reads off the latent action."""
+    from dreamdojo.dojo.truth import GroundTruth
+
+    truth = GroundTruth.open(human.dataset.root)
+    actions = run.latent_actions(human)
+    features, targets, episodes = [], [], []
+    for index in human.indices:
+        motion = np.concatenate(
+            [
+                np.diff(truth.effector_position(index), axis=0),
+                np.diff(truth.effector_yaw(index))[:, None],
+                np.diff(truth.effector_opening(index))[:, None],
+            ],
+            axis=1,
+        )
+        features.append(actions[index][: len(motion)])
+        targets.append(motion)
+        episodes.append(np.full(len(motion), index))
+    names = ("x", "y", "z", "yaw", "opening")
+    return linear_probe(_joined(features).float(), _joined(targets).float(), _joined(episodes), names=names, seed=seed)
+
+
+def padded_objects(truth: GroundTruth, index: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel positions `t most 2` and visibility `t most` of an episode's objects; those it lacks are not visible."""
+    pixels, seen = truth.object_pixels(index), truth.objects_visible(index)
+    missing = most - pixels.shape[1]
+    return np.pad(pixels, ((0, 0), (0, missing), (0, 0))), np.pad(seen, ((0, 0), (0, missing)))
+
+
+def small_labels(labels: np.ndarray, size: int) -> np.ndarray:
+    """Segmentation `t h w` at the model's size, nearest label."""
+    return resize(labels, size, nearest=True)
+
+
+def _actions(run: Run, episodes: Episodes, index: int) -> np.ndarray:
+    actions = resample(episodes.dataset, index, run.preset.rate).actions
+    if actions is None:
+        raise DataError(f"{episodes.dataset.root}: expected a robot dataset with an 'action' column, found none")
+    return actions
+
+
+def _tensor(parts: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(parts))
+
+
+def _joined(parts: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts))
