@@ -33,7 +33,7 @@ fmt: install-dev
 
 # The models that ship: long, resumable; run it again after an interruption.
 weights: install gl
-	$(BIN)/dreamdojo train-foundation nano --run runs/foundation $(ARGS)
+	$(BIN)/dreamdojo train-foundation nano-foundation $(ARGS)
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "posttrain": ("dreamdojo.commands:Posttrain", "Teach the world model a robot from its episodes."),
     "distill": ("dreamdojo.commands:Distill", "Distil the teacher into a student of few steps."),
     "evaluate": ("dreamdojo.commands:Evaluate", "Score a run on held-out episodes and write report.html."),
-    "train-foundation": ("dreamdojo.foundation:TrainFoundation", "Train the models that ship with the package."),
+    "train-foundation": ("dreamdojo.shipping:TrainFoundation", "Train the models that ship with the package."),
     "play": ("dreamdojo.commands:Play", "Drive a world model in the browser."),
 }
 

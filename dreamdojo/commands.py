@@ -296,7 +296,7 @@ class Evaluate(_OfRobot):
 
     def run(self) -> None:
         """Evaluate; writes `report.html` and `results.json` into the run folder."""
-        from dreamdojo.demo import describe, write_findings
+        from dreamdojo.judge import describe, write_findings
 
         _, held_out = self.split()
         write_findings(self.open_run(), held_out, None, {"held out": f"{self.robot}, {describe(held_out)}"}, {})
@@ -307,7 +307,7 @@ class Play(PresetCommand):
     """Drive a world model in the browser."""
 
     world: Literal["auto", "dream", "dojo"] = "auto"
-    """What to show: the dream, the dojo alone, or (auto) the dream, and the dojo beside it where the body lives there."""
+    """What to show: the dream, the dojo alone, or (auto) the dream, with the dojo beside it where the body is there."""
     model: Literal["student", "teacher"] = "student"
     """Which model of the run to drive."""
     robot: Path | None = None

@@ -7,15 +7,11 @@ ships with the package unless told `--from-scratch`. Stopped with Ctrl-C, the sa
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
-
-import torch
 
 import dreamdojo
 from dreamdojo import stages
@@ -23,10 +19,7 @@ from dreamdojo.commands import PresetCommand, all_episodes, console, play, train
 from dreamdojo.curation.curate import CurateSettings, curate
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError, DataError
-from dreamdojo.evaluation.report import write_report
-from dreamdojo.evaluation.world_model import build_report
-from dreamdojo.judge import Truths, judge
-from dreamdojo.presets import Preset
+from dreamdojo.judge import Truths, describe, write_findings
 from dreamdojo.stages import Episodes, Run
 from dreamdojo.training.files import read_json, write_json
 
@@ -116,8 +109,10 @@ class Demo(PresetCommand):
             play(run.folder / "student", data.held_out, port=self.port)
 
     def _simulated(self, run: Run) -> DemoData:
+        from dreamdojo.dojo.simulate import simulate_demo
+
         folder = run.folder / "data"
-        simulate_datasets(run, folder)
+        simulate_demo(folder, run.preset.data, workers=run.workers, progress=run.progress)
         human, held_out_human = all_episodes(folder / "human"), all_episodes(folder / "human_test")
         robot, held_out = all_episodes(folder / "arm"), all_episodes(folder / "arm_test")
         return DemoData(
@@ -160,77 +155,3 @@ class Demo(PresetCommand):
                 "held out": f"{len(held_out.indices)} other episodes of the robot",
             },
         )
-
-
-def simulate_datasets(run: Run, folder: Path) -> None:
-    """Write the dojo's datasets for a run, as much as its preset says; those that are there already are kept.
-
-    Raises:
-        MissingDependencyError: if MuJoCo or the system's GL library is missing.
-    """
-    from dreamdojo.dojo.simulate import SimulateSettings, simulate_all
-
-    amounts = run.preset.data
-    rate, length = run.preset.rate, amounts.episode_frames
-
-    def episodes(minutes: float) -> int:
-        return max(1, round(minutes * 60 * rate / length))
-
-    common = {"frames": length, "fps": rate}
-    human, robot, test = episodes(amounts.human_minutes), episodes(amounts.robot_minutes), amounts.test_episodes
-    wanted = [
-        (SimulateSettings(body="human", episodes=human, truth="poses", **common), folder / "human"),
-        (SimulateSettings(body="human", episodes=test, truth="poses", split="test", **common), folder / "human_test"),
-        (SimulateSettings(body="arm", episodes=robot, **common), folder / "arm"),
-        (SimulateSettings(body="arm", episodes=test, split="test", **common), folder / "arm_test"),
-    ]
-    simulate_all(wanted, workers=run.workers, progress=run.progress)
-
-
-def describe(episodes: Episodes) -> str:
-    """How much there is, in words."""
-    dataset = episodes.dataset
-    frames = sum(dataset.episode(index).length for index in episodes.indices)
-    return f"{len(episodes.indices)} episodes, {frames / dataset.fps / 60:.1f} minutes at {dataset.fps:g} fps"
-
-
-def write_findings(
-    run: Run, held_out: Episodes, truths: Truths | None, sheet: dict[str, str], seconds: dict[str, float]
-) -> None:
-    """Evaluate and write `report.html` and `results.json`."""
-    started = time.monotonic()
-    with run.progress("evaluate") as report:
-        evaluation = judge(run, held_out, truths, report=report)
-    seconds = {**seconds, "evaluation": seconds.get("evaluation", 0.0) + time.monotonic() - started}
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {run.compute.reason}"
-    conditions = {
-        "preset": run.preset.name,
-        "machine": machine,
-        "seed": run.preset.posttraining.fit.seed,
-        "steps": _steps(run.preset),
-        "data": sheet,
-        "seconds": seconds,
-    }
-    write_json(run.folder / "results.json", {"conditions": conditions, **evaluation.to_json()})
-    write_report(
-        run.folder / "report.html",
-        build_report(
-            evaluation,
-            title="A robot world model, from video to the driver's seat",
-            subtitle=f"DreamDojo {dreamdojo.__version__}, preset {run.preset.name}",
-            facts=(date.today().isoformat(), machine),
-            data_sheet={**sheet, **{f"steps, {k}": str(v) for k, v in _steps(run.preset).items()}},
-            stage_seconds=seconds,
-            rate=run.preset.rate,
-        ),
-    )
-
-
-def _steps(preset: Preset) -> dict[str, int]:
-    return {
-        "tokenizer": preset.tokenizer_training.fit.steps,
-        "latent actions": preset.latent_action_training.fit.steps,
-        "pre-training": preset.pretraining.fit.steps,
-        "post-training": preset.posttraining.fit.steps,
-        "student": preset.student.fit.steps,
-    }

@@ -1,32 +1,39 @@
 """Judge a run on held-out robot episodes: roll its models out, train the probes, score.
 
-Where the dojo made the data, probes are trained on its renderings and true positions; on anyone's recordings there is no
+Where the dojo made the data, probes are trained on its renderings and true positions; recordings of others have no
 such truth, and the report holds what pictures alone can tell.
 """
 
 from __future__ import annotations
 
+import platform
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+import dreamdojo
 from dreamdojo.dataset.resample import resample
 from dreamdojo.errors import DataError
 from dreamdojo.evaluation.effector import EffectorProbe, train_effector_probe
 from dreamdojo.evaluation.linear_probe import LinearProbe, linear_probe
 from dreamdojo.evaluation.objects import ObjectProbe, train_object_probe
 from dreamdojo.evaluation.predict import ClipPlan, Recording, plan_clips
+from dreamdojo.evaluation.report import write_report
 from dreamdojo.evaluation.rollouts import SceneTruth
-from dreamdojo.evaluation.world_model import STUDENT, TEACHER, Evaluation, evaluate_sessions
+from dreamdojo.evaluation.world_model import STUDENT, TEACHER, Evaluation, build_report, evaluate_sessions
+from dreamdojo.presets import Preset
 from dreamdojo.rollout.session import load_session
 from dreamdojo.stages import Episodes, Run, channels_first
 from dreamdojo.tokenizer.model import Tokenizer
 from dreamdojo.tokenizer.train import reconstruction_psnr
 from dreamdojo.training.checkpoint import load_model
+from dreamdojo.training.files import write_json
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.video import resize
 
@@ -199,3 +206,52 @@ def _tensor(parts: Sequence[np.ndarray]) -> Tensor:
 
 def _joined(parts: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate(parts))
+
+
+def describe(episodes: Episodes) -> str:
+    """How much there is, in words."""
+    dataset = episodes.dataset
+    frames = sum(dataset.episode(index).length for index in episodes.indices)
+    return f"{len(episodes.indices)} episodes, {frames / dataset.fps / 60:.1f} minutes at {dataset.fps:g} fps"
+
+
+def write_findings(
+    run: Run, held_out: Episodes, truths: Truths | None, sheet: dict[str, str], seconds: dict[str, float]
+) -> None:
+    """Evaluate and write `report.html` and `results.json`."""
+    started = time.monotonic()
+    with run.progress("evaluate") as report:
+        evaluation = judge(run, held_out, truths, report=report)
+    seconds = {**seconds, "evaluation": seconds.get("evaluation", 0.0) + time.monotonic() - started}
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {run.compute.reason}"
+    conditions = {
+        "preset": run.preset.name,
+        "machine": machine,
+        "seed": run.preset.posttraining.fit.seed,
+        "steps": _steps(run.preset),
+        "data": sheet,
+        "seconds": seconds,
+    }
+    write_json(run.folder / "results.json", {"conditions": conditions, **evaluation.to_json()})
+    write_report(
+        run.folder / "report.html",
+        build_report(
+            evaluation,
+            title="A robot world model, from video to the driver's seat",
+            subtitle=f"DreamDojo {dreamdojo.__version__}, preset {run.preset.name}",
+            facts=(date.today().isoformat(), machine),
+            data_sheet={**sheet, **{f"steps, {k}": str(v) for k, v in _steps(run.preset).items()}},
+            stage_seconds=seconds,
+            rate=run.preset.rate,
+        ),
+    )
+
+
+def _steps(preset: Preset) -> dict[str, int]:
+    return {
+        "tokenizer": preset.tokenizer_training.fit.steps,
+        "latent actions": preset.latent_action_training.fit.steps,
+        "pre-training": preset.pretraining.fit.steps,
+        "post-training": preset.posttraining.fit.steps,
+        "student": preset.student.fit.steps,
+    }

@@ -85,7 +85,7 @@ def lighting(rng: np.random.Generator, *, held_out: bool) -> Lighting:
     """A lamp above the table; held-out lamps are low, coloured or dim, and cast shadows."""
     around = rng.uniform(-np.pi, np.pi)
     if held_out:
-        low, colour, ambient = rng.uniform(1.2, 2.4), rng.uniform(0.25, 0.9, 3), rng.uniform(0.08, 0.25)
+        low, colour, ambient = rng.uniform(1.2, 2.4), rng.uniform(0.3, 0.9, 3), rng.uniform(0.15, 0.3)
     else:
         low, colour, ambient = rng.uniform(0.2, 0.7), np.full(3, rng.uniform(0.45, 0.65)), rng.uniform(0.34, 0.46)
     red, green, blue = (float(channel) for channel in colour)

@@ -81,10 +81,16 @@ class Body:
     """Turn about the vertical that the effector is sent to, radians."""
     approach: Vector
     """Where the open hand comes from before it closes, in the effector's frame, metres."""
+    from_above: bool
+    """Whether it takes things from above, and so can take a rim."""
     grasp_width: float
     """Widest thing the fingers close on, metres."""
     push_height: float
     """Height of the effector that pushes things of ordinary size, metres."""
+
+    def can_take(self, width: float, *, edge: bool) -> bool:
+        """Whether its fingers fit around something `width` metres wide; an edge only from above."""
+        return width <= self.grasp_width and (self.from_above or not edge)
 
     @property
     def joints(self) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Control modes: what an action means, and what joint positions it asks for.
 
-A mode is a pair of functions: one turns an action into the next joint targets, the other finds the action that asks
-for given targets, so that one scripted actor can demonstrate every mode. `CONTROL_MODES` is the table of them.
+A mode is three functions: one declares the fields of an action, one turns an action into the next command, and one finds
+the action that moves the effector as wished, so that one scripted actor demonstrates every mode. `CONTROL_MODES` is the
+table of them.
 """
 
 from __future__ import annotations
@@ -41,11 +42,28 @@ class Command:
     """0 closed to 1 open."""
 
 
-Advance = Callable[[Command, np.ndarray, float, Kinematics, Body], Command]
-"""(command, action, seconds, kinematics, body) -> the command at the end of the step."""
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """How an actor wants the effector to move during one step."""
 
-Explain = Callable[[Command, Command, float], np.ndarray]
-"""(command before, command after, seconds) -> the action that leads from one to the other."""
+    velocity: np.ndarray
+    """`(3,)` m/s."""
+    turn: float
+    """About the vertical, rad/s."""
+    opening: float
+    """Of the hand at the end, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plant:
+    """What a mode needs to know besides the command."""
+
+    body: Body
+    """The body."""
+    kinematics: Kinematics
+    """Its kinematics in this scene."""
+    dt: float
+    """Length of a step, seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +72,10 @@ class ControlMode:
 
     fields: Callable[[Body], tuple[Field, ...]]
     """Declared fields of one action."""
-    advance: Advance
-    """From an action to the next command."""
-    explain: Explain
-    """From the next command to the action."""
+    advance: Callable[[Command, np.ndarray, Plant], Command]
+    """The command at the end of the step that an action `(a,)` asks for."""
+    demonstrate: Callable[[Command, Wish, Plant], np.ndarray]
+    """The action `(a,)` that moves the effector as wished."""
 
 
 def embodiment_of(body: Body, control: str) -> Embodiment:
@@ -83,16 +101,6 @@ def clip_action(embodiment: Embodiment, action: np.ndarray) -> np.ndarray:
     low = [value for field in embodiment.action for value in field.low]
     high = [value for field in embodiment.action for value in field.high]
     return np.clip(action, low, high)
-
-
-def effector_command(
-    command: Command, velocity: np.ndarray, turn: float, opening: float, dt: float, kinematics: Kinematics, body: Body
-) -> Command:
-    """The command after `dt` seconds of an effector velocity, within the workspace."""
-    position = np.clip(command.position + velocity * dt, body.workspace_low, body.workspace_high)
-    yaw = float(np.clip(command.yaw + turn * dt, *body.yaw_range))
-    joints = kinematics.inverse(command.joints, position, yaw)
-    return Command(position=position, yaw=yaw, joints=joints, opening=opening)
 
 
 def held_back(command: Command, position: np.ndarray) -> Command:
@@ -135,14 +143,17 @@ def _effector_velocity_fields(body: Body) -> tuple[Field, ...]:
     )
 
 
-def _advance_effector_velocity(
-    command: Command, action: np.ndarray, dt: float, kinematics: Kinematics, body: Body
-) -> Command:
-    return effector_command(command, action[:3], float(action[3]), float(action[4]), dt, kinematics, body)
+def _advance_effector_velocity(command: Command, action: np.ndarray, plant: Plant) -> Command:
+    body = plant.body
+    position = np.clip(command.position + action[:3] * plant.dt, body.workspace_low, body.workspace_high)
+    yaw = float(np.clip(command.yaw + action[3] * plant.dt, *body.yaw_range))
+    joints = plant.kinematics.inverse(command.joints, position, yaw)
+    return Command(position=position, yaw=yaw, joints=joints, opening=float(action[4]))
 
 
-def _explain_effector_velocity(before: Command, after: Command, dt: float) -> np.ndarray:
-    return np.array([*(after.position - before.position) / dt, (after.yaw - before.yaw) / dt, after.opening])
+def _demonstrate_effector_velocity(command: Command, wish: Wish, plant: Plant) -> np.ndarray:
+    del command, plant
+    return np.array([*wish.velocity, wish.turn, wish.opening])
 
 
 def _joint_position_fields(body: Body) -> tuple[Field, ...]:
@@ -150,17 +161,14 @@ def _joint_position_fields(body: Body) -> tuple[Field, ...]:
     return (target, _opening())
 
 
-def _advance_joint_position(
-    command: Command, action: np.ndarray, dt: float, kinematics: Kinematics, body: Body
-) -> Command:
-    reach = JOINT_LIMIT * dt
+def _advance_joint_position(command: Command, action: np.ndarray, plant: Plant) -> Command:
+    reach = JOINT_LIMIT * plant.dt
     joints = command.joints + np.clip(action[:-1] - command.joints, -reach, reach)
-    return _at_joints(command, joints, float(action[-1]), kinematics)
+    return _at_joints(command, joints, float(action[-1]), plant)
 
 
-def _explain_joint_position(before: Command, after: Command, dt: float) -> np.ndarray:
-    del before, dt
-    return np.array([*after.joints, after.opening])
+def _demonstrate_joint_position(command: Command, wish: Wish, plant: Plant) -> np.ndarray:
+    return np.array([*_wished_joints(command, wish, plant), wish.opening])
 
 
 def _joint_velocity_fields(body: Body) -> tuple[Field, ...]:
@@ -177,20 +185,22 @@ def _joint_velocity_fields(body: Body) -> tuple[Field, ...]:
     return (rate, _opening())
 
 
-def _advance_joint_velocity(
-    command: Command, action: np.ndarray, dt: float, kinematics: Kinematics, body: Body
-) -> Command:
-    del body
-    return _at_joints(command, command.joints + action[:-1] * dt, float(action[-1]), kinematics)
+def _advance_joint_velocity(command: Command, action: np.ndarray, plant: Plant) -> Command:
+    return _at_joints(command, command.joints + action[:-1] * plant.dt, float(action[-1]), plant)
 
 
-def _explain_joint_velocity(before: Command, after: Command, dt: float) -> np.ndarray:
-    return np.array([*(after.joints - before.joints) / dt, after.opening])
+def _demonstrate_joint_velocity(command: Command, wish: Wish, plant: Plant) -> np.ndarray:
+    return np.array([*(_wished_joints(command, wish, plant) - command.joints) / plant.dt, wish.opening])
 
 
-def _at_joints(command: Command, joints: np.ndarray, opening: float, kinematics: Kinematics) -> Command:
-    joints = np.clip(joints, kinematics.low, kinematics.high)
-    position, rotation = kinematics.forward(joints)
+def _wished_joints(command: Command, wish: Wish, plant: Plant) -> np.ndarray:
+    action = _demonstrate_effector_velocity(command, wish, plant)
+    return _advance_effector_velocity(command, action, plant).joints
+
+
+def _at_joints(command: Command, joints: np.ndarray, opening: float, plant: Plant) -> Command:
+    joints = np.clip(joints, plant.kinematics.low, plant.kinematics.high)
+    position, rotation = plant.kinematics.forward(joints)
     yaw = command.yaw + wrap(yaw_of(rotation) - command.yaw)
     return Command(position=position, yaw=yaw, joints=joints, opening=opening)
 
@@ -199,13 +209,17 @@ CONTROL_MODES: dict[str, ControlMode] = {
     "end_effector_velocity": ControlMode(
         fields=_effector_velocity_fields,
         advance=_advance_effector_velocity,
-        explain=_explain_effector_velocity,
+        demonstrate=_demonstrate_effector_velocity,
     ),
     "joint_position": ControlMode(
-        fields=_joint_position_fields, advance=_advance_joint_position, explain=_explain_joint_position
+        fields=_joint_position_fields,
+        advance=_advance_joint_position,
+        demonstrate=_demonstrate_joint_position,
     ),
     "joint_velocity": ControlMode(
-        fields=_joint_velocity_fields, advance=_advance_joint_velocity, explain=_explain_joint_velocity
+        fields=_joint_velocity_fields,
+        advance=_advance_joint_velocity,
+        demonstrate=_demonstrate_joint_velocity,
     ),
 }
 """Control modes by name."""

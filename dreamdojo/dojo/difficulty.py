@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from dreamdojo.errors import ConfigError
 
@@ -43,8 +45,8 @@ class Difficulty:
 
 GENTLE = Difficulty(
     objects=(1, 3),
-    speed=(0.15, 0.23),
-    top_speed=0.25,
+    speed=(0.17, 0.25),
+    top_speed=0.27,
     turn_rate=0.9,
     tremor=0.012,
     clumsiness=0.006,
@@ -82,3 +84,21 @@ CLUTTER = Difficulty(
     texture_contrast=0.9,
 )
 """Many objects that touch each other and hands in a hurry."""
+
+DifficultyName = Literal["gentle", "normal", "clutter"]
+
+DIFFICULTIES: Mapping[DifficultyName, Difficulty] = {"gentle": GENTLE, "normal": NORMAL, "clutter": CLUTTER}
+"""The named difficulties."""
+
+
+def find_difficulty(difficulty: Difficulty | DifficultyName) -> Difficulty:
+    """A difficulty by its name, or itself.
+
+    Raises:
+        ConfigError: if there is none of that name.
+    """
+    if isinstance(difficulty, Difficulty):
+        return difficulty
+    if difficulty not in DIFFICULTIES:
+        raise ConfigError(f"expected a difficulty of {', '.join(DIFFICULTIES)}, got {difficulty!r}")
+    return DIFFICULTIES[difficulty]

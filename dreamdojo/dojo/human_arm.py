@@ -24,7 +24,7 @@ from dreamdojo.dojo.geometry import Vector, axis_angle, multiply
 
 _SHOULDER = (-0.36, -0.32, 0.26)
 _ROLL = math.radians(78)  # the palm faces left and a little down, as a hand that reaches for a cup
-_PITCH = math.radians(14)  # the fingers point a little down
+_PITCH = math.radians(6)  # the fingers point a little down
 
 _LINKS = (
     Link(joint="shoulder_yaw", axis=(0, 0, 1), limit=(-2.9, 2.9), length=0.0, stiffness=500),
@@ -37,7 +37,7 @@ _LINKS = (
 )
 
 _GRASP = (0.102, 0.002, -0.040)  # between thumb and fingers, in the hand's frame: x along it, -z out of the palm
-_KNUCKLES = {"index": 0.027, "middle": 0.009, "ring": -0.009, "little": -0.026}
+_KNUCKLES = {"index": 0.024, "middle": 0.008, "ring": -0.008, "little": -0.023}
 _LENGTHS = {"index": (0.043, 0.036), "middle": (0.047, 0.039), "ring": (0.044, 0.036), "little": (0.035, 0.030)}
 
 
@@ -50,11 +50,11 @@ def _build(spec: mujoco.MjSpec) -> None:
     # From here on x runs along the hand: the chain's z becomes x.
     hand = wrist.add_body(name="hand", quat=axis_angle((0, 1, 0), -math.pi / 2), gravcomp=1)
     add_rod(hand, (0.0, 0, 0), (0.02, 0, 0), 0.026, "skin")
-    add_solid(hand, mujoco.mjtGeom.mjGEOM_BOX, (0.038, 0.034, 0.011), "skin", at=(0.050, 0, 0), name="palm")
-    add_rod(hand, (0.088, 0.028, 0), (0.088, -0.027, 0), 0.012, "skin")
+    add_solid(hand, mujoco.mjtGeom.mjGEOM_BOX, (0.038, 0.031, 0.011), "skin", at=(0.050, 0, 0), name="palm")
+    add_rod(hand, (0.088, 0.025, 0), (0.088, -0.024, 0), 0.0115, "skin")
     for finger, y in _KNUCKLES.items():
         first, second = _LENGTHS[finger]
-        _add_finger(spec, hand, finger, root=(0.092, y, 0), axis=(0, 1, 0), lengths=(first, second), radius=0.0095)
+        _add_finger(spec, hand, finger, root=(0.092, y, 0), axis=(0, 1, 0), lengths=(first, second), radius=0.0088)
     _add_thumb(spec, hand)
     upright = multiply(axis_angle((0, 1, 0), _PITCH), axis_angle((1, 0, 0), _ROLL))
     w, x, y, z = upright
@@ -113,22 +113,23 @@ HUMAN = Body(
     build=_build,
     materials=_materials,
     links=_LINKS,
-    rest=(-0.27, 2.18, -1.35, -1.67, 2.28, -0.19, 0.54),
+    rest=(-0.32, 1.98, -1.62, -1.74, 2.49, -0.43, 0.23),
     fingers=(
         *(Finger(joint=f"{name}_0", open=-0.05, closed=1.15) for name in _FINGERS),
         *(Finger(joint=f"{name}_1", open=0.25, closed=1.45) for name in _FINGERS),
-        Finger(joint="thumb_0", open=-0.25, closed=0.75),
+        Finger(joint="thumb_0", open=-0.12, closed=0.78),
         Finger(joint="thumb_1", open=0.0, closed=0.9),
     ),
     pads=(
         frozenset(f"{name}_{number}_pad" for name in _FINGERS for number in (0, 1)) | {"palm"},
         frozenset({"thumb_0_pad", "thumb_1_pad"}),
     ),
-    workspace_low=(-0.12, -0.15, 0.036),
+    workspace_low=(-0.12, -0.15, 0.034),
     workspace_high=(0.16, 0.17, 0.19),
     yaw_range=(0.4, 1.5),
-    approach=(-0.09, 0.0, 0.0),
+    approach=(-0.12, 0.0, 0.0),
+    from_above=False,
     grasp_width=0.062,
-    push_height=0.038,
+    push_height=0.036,
 )
 """A right arm in a sleeve; it reaches with the palm to the left, as for a cup."""

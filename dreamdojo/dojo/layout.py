@@ -7,22 +7,22 @@ for their own `ood` split and nowhere else.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dreamdojo.dojo.appearance import Colour, Look, lighting, object_colour, table_texture
 from dreamdojo.dojo.body import Body
 from dreamdojo.dojo.difficulty import Difficulty
-from dreamdojo.dojo.geometry import IDENTITY, Quaternion, Vector, axis_angle, multiply
+from dreamdojo.dojo.geometry import Quaternion, Vector, axis_angle, multiply
 from dreamdojo.dojo.objects import HELD_OUT_SHAPES, TRAIN_SHAPES, Shape
 from dreamdojo.dojo.splits import Split, split_of
 
 CAMERA = "head"
 """Name of the camera."""
-CAMERA_POSITION: Vector = (-0.44, 0.0, 0.50)
-CAMERA_TARGET: Vector = (0.02, 0.0, 0.03)
-CAMERA_FOV = 40.0
+CAMERA_POSITION: Vector = (-0.37, 0.0, 0.58)
+CAMERA_TARGET: Vector = (0.045, 0.0, 0.05)
+CAMERA_FOV = 37.0
 """Vertical field of view, degrees."""
 
 AREA_LOW, AREA_HIGH = (-0.09, -0.13), (0.15, 0.14)
@@ -56,6 +56,16 @@ class PlacedObject:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Errand:
+    """Something to be brought to a place."""
+
+    target: int
+    """Number of the object."""
+    goal: tuple[float, float]
+    """Where its centre should be, x and y, metres."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """The start of an episode."""
 
@@ -71,6 +81,8 @@ class Layout:
     """Where the effector begins, metres."""
     start_yaw: float
     """Its turn about the vertical, radians."""
+    errand: Errand | None = None
+    """Which object is to go where, marked on the table in the object's colour; None for free play."""
 
 
 def draw_layout(seed: int, difficulty: Difficulty, body: Body) -> Layout:
@@ -108,6 +120,31 @@ def draw_layout(seed: int, difficulty: Difficulty, body: Body) -> Layout:
     return Layout(
         seed=seed, split=split, objects=tuple(objects), look=look, start=(x, y, z), start_yaw=yaw
     )
+
+
+def with_errand(layout: Layout, body: Body, *, grasp: bool) -> Layout | None:
+    """The layout with something to be done in it, or None where nothing suits.
+
+    Args:
+        layout: a scene.
+        body: who does it.
+        grasp: whether the object must be one that the body can take hold of; otherwise any will do.
+    """
+    rng = np.random.default_rng([layout.seed, 2])
+    targets = [index for index, placed in enumerate(layout.objects) if not grasp or _can_grasp(body, placed)]
+    for _ in range(100 * bool(targets)):
+        target = targets[int(rng.integers(len(targets)))]
+        x, y = (float(value) for value in rng.uniform(AREA_LOW, AREA_HIGH))
+        others = [placed for index, placed in enumerate(layout.objects) if index != target]
+        far = math.dist((x, y), layout.objects[target].position[:2]) > 0.09
+        room = layout.objects[target].shape.footprint + 0.01
+        if far and all(math.dist((x, y), o.position[:2]) > o.shape.footprint + room for o in others):
+            return replace(layout, errand=Errand(target=target, goal=(x, y)))
+    return None
+
+
+def _can_grasp(body: Body, placed: PlacedObject) -> bool:
+    return placed.standing and any(body.can_take(grasp.width, edge=grasp.edge) for grasp in placed.shape.grasps)
 
 
 def _draw_look(rng: np.random.Generator, split: Split, difficulty: Difficulty, body: Body) -> Look:
@@ -170,6 +207,3 @@ def _row_and_stack(rng: np.random.Generator, shapes: list[Shape]) -> list[tuple[
         below = (shape, position)
         places.append((position, turn))
     return places
-
-
-__all__ = ["CAMERA", "CAMERA_FOV", "IDENTITY", "Layout", "PlacedObject", "draw_layout"]

@@ -27,7 +27,9 @@ class Grasp:
     width: float
     """What the fingers close on, metres."""
     yaw: float | None = None
-    """Direction of the line between the jaws' normals, radians from the object's y axis; None where any will do."""
+    """Turn of the hand about the vertical relative to the object, radians; None where any will do."""
+    edge: bool = False
+    """Whether this is a rim, which only a hand that comes from above can take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,7 @@ def _mug(rng: np.random.Generator) -> Shape:
     return Shape(
         name="mug",
         parts=(*_ring(8, radius, radius, wall, half), base, *handle),
-        grasps=(Grasp(position=(0, 0, 0.004), width=2 * radius, yaw=0.0),),
+        grasps=(Grasp(position=(0, 0, 0.008), width=2 * radius, yaw=0.0),),
         footprint=radius + 0.018,
     )
 
@@ -145,6 +147,7 @@ def _bowl(rng: np.random.Generator) -> Shape:
             position=(math.cos(angle) * top * 0.95, math.sin(angle) * top * 0.95, half - 0.012),
             width=0.02,
             yaw=angle - math.pi / 2,
+            edge=True,
         )
         for angle in (np.arange(8) + 0.5) * math.pi / 4
     )
@@ -163,7 +166,7 @@ def _bottle(rng: np.random.Generator) -> Shape:
     return Shape(
         name="bottle",
         parts=parts,
-        grasps=(Grasp(position=(0, 0, 0), width=2 * radius),),
+        grasps=(Grasp(position=(0, 0, half - 0.012), width=2 * radius),),
         round=True,
         footprint=radius,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
@@ -19,7 +19,7 @@ from dreamdojo.dojo.body import Body
 from dreamdojo.dojo.difficulty import GENTLE
 from dreamdojo.dojo.gl import Context
 from dreamdojo.dojo.layout import CAMERA, draw_layout
-from dreamdojo.dojo.scene import build_model, labels
+from dreamdojo.dojo.scene import BODY, HAND, build_model, labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class Picture:
     """`(h, w)` float32: distance along the camera's line of sight, metres."""
     segmentation: np.ndarray | None = None
     """`(h, w)` uint8: 0 background, 1 table, 2 body, 3 and up the objects."""
+    hand_pixels: int | None = None
+    """How many of the body's pixels belong to its hand; with segmentation only."""
 
 
 class Renderer:
@@ -44,6 +46,8 @@ class Renderer:
         self._shape = (size, size)
         self._texture = model.texture("table").id
         self._uploaded: Look | None = None
+        self._labelled: mujoco.MjModel | None = None
+        self._labels = np.empty(0, np.uint8)
         with self._gl:
             self._scene = mujoco.MjvScene(model, maxgeom=1000)
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
@@ -78,11 +82,15 @@ class Renderer:
             distance = np.empty(self._shape, np.float32) if depth else None
             mujoco.mjr_render(self._viewport, self._scene, self._context)
             mujoco.mjr_readPixels(rgb, distance, self._viewport, self._context)
-            return Picture(
-                rgb=np.ascontiguousarray(rgb[::-1]),
-                depth=None if distance is None else _metres(distance[::-1], model),
-                segmentation=self._segment(model) if segmentation else None,
-            )
+            labelled = self._segment(model) if segmentation else None
+        picture = Picture(
+            rgb=np.ascontiguousarray(rgb[::-1]), depth=None if distance is None else _metres(distance[::-1], model)
+        )
+        if labelled is None:
+            return picture
+        hand = labelled == HAND
+        labelled[hand] = BODY
+        return replace(picture, segmentation=labelled, hand_pixels=int(hand.sum()))
 
     def close(self) -> None:
         """Free the graphics memory; the renderer cannot draw afterwards."""
@@ -101,12 +109,18 @@ class Renderer:
         finally:
             flags[kinds.mjRND_SEGMENT] = flags[kinds.mjRND_IDCOLOR] = False
         # A pixel's colour is 1 + the number of the drawn geom, least significant byte first; 0 is empty.
-        label, of_geom = np.zeros(self._scene.ngeom + 1, np.uint8), labels(model)
-        for index in range(self._scene.ngeom):
-            geom = self._scene.geoms[index]
-            if geom.segid >= 0 and geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
-                label[geom.segid + 1] = of_geom[geom.objid]
-        return label[colours[::-1, :, 0].astype(np.intp) + 256 * colours[::-1, :, 1].astype(np.intp)]
+        drawn = colours[::-1, :, 0].astype(np.intp) + 256 * colours[::-1, :, 1].astype(np.intp)
+        return self._label_of_drawn(model)[drawn]
+
+    def _label_of_drawn(self, model: mujoco.MjModel) -> np.ndarray:
+        """Label by 1 + number of the drawn geom; MuJoCo draws the geoms of a model in one order."""
+        if self._labelled is not model:
+            of_geom = labels(model)
+            self._labelled, self._labels = model, np.zeros(self._scene.ngeom + 1, np.uint8)
+            for geom in self._scene.geoms[: self._scene.ngeom]:
+                if geom.segid >= 0 and geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
+                    self._labels[geom.segid + 1] = of_geom[geom.objid]
+        return self._labels
 
 
 @functools.lru_cache(maxsize=8)

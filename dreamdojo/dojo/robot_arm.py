@@ -86,6 +86,7 @@ ROBOT_ARM = Body(
     workspace_high=(0.18, 0.17, 0.20),
     yaw_range=(-1.7, 1.7),
     approach=(0.0, 0.0, 0.10),
+    from_above=True,
     grasp_width=0.075,
     push_height=0.020,
 )

@@ -11,15 +11,21 @@ import mujoco
 import numpy as np
 
 from dreamdojo.dojo.appearance import TEXTURE_SIZE
-from dreamdojo.dojo.body import Body
+from dreamdojo.dojo.body import EFFECTOR, Body
 from dreamdojo.dojo.geometry import look_at
-from dreamdojo.dojo.layout import CAMERA, CAMERA_FOV, Layout, PlacedObject
+from dreamdojo.dojo.layout import CAMERA, CAMERA_FOV, Errand, Layout, PlacedObject
 
 TIMESTEP = 0.005
 """Of the physics, seconds."""
 
 BACKGROUND, TABLE, BODY, FIRST_OBJECT = 0, 1, 2, 3
 """Values in a segmentation; object number `i` has the value `FIRST_OBJECT + i`."""
+
+HAND = 255
+"""Stands for `BODY` where the hand is told apart from the rest of the body."""
+
+GOAL, GOAL_RADIUS = "goal", 0.045
+"""Name and radius (metres) of the disc on the table that marks where an object is to go."""
 
 TABLE_LOW, TABLE_HIGH = (-0.36, -0.60), (0.36, 0.50)
 """Edges of the table, x and y, metres; its top is z = 0."""
@@ -54,6 +60,8 @@ def build_model(body: Body, layout: Layout) -> mujoco.MjModel:
     for index, placed in enumerate(layout.objects):
         _add_object(spec, index, placed)
     _add_camera_and_lamp(spec, layout)
+    if layout.errand is not None:
+        _add_goal(spec, layout, layout.errand)
     model = spec.compile()
     start = int(model.texture("table").adr[0])
     model.tex_data[start : start + layout.look.texture.size] = layout.look.texture.ravel()
@@ -61,13 +69,24 @@ def build_model(body: Body, layout: Layout) -> mujoco.MjModel:
 
 
 def labels(model: mujoco.MjModel) -> np.ndarray:
-    """`(ngeom,)` uint8: what each geom is in a segmentation."""
+    """`(ngeom,)` uint8: what each geom is in a segmentation, with `HAND` for the part of the body that grasps."""
     result = np.full(model.ngeom, BODY, dtype=np.uint8)
+    hand = int(model.site_bodyid[model.site(EFFECTOR).id])
+    result[_is_below(model, hand)[model.geom_bodyid]] = HAND
     result[model.geom("floor").id] = BACKGROUND
-    result[model.geom("table").id] = TABLE
+    result[[geom for geom in range(model.ngeom) if model.geom(geom).name in ("table", GOAL)]] = TABLE
     for index in range(num_objects(model)):
         result[model.geom_bodyid == model.body(f"object_{index}").id] = FIRST_OBJECT + index
     return result
+
+
+def _is_below(model: mujoco.MjModel, root: int) -> np.ndarray:
+    """`(nbody,)` bool: the body `root` and everything that it carries."""
+    below = np.zeros(model.nbody, dtype=bool)
+    below[root] = True
+    for body in range(root + 1, model.nbody):  # MuJoCo numbers parents before their children
+        below[body] |= below[model.body_parentid[body]]
+    return below
 
 
 def num_objects(model: mujoco.MjModel) -> int:
@@ -105,8 +124,6 @@ def _add_table(spec: mujoco.MjSpec, layout: Layout) -> None:
         size=[3, 3, 0.1],
         pos=[0, 0, -0.7],
         material="floor",
-        contype=0,
-        conaffinity=0,
     )
 
 
@@ -124,6 +141,18 @@ def _add_object(spec: mujoco.MjSpec, index: int, placed: PlacedObject) -> None:
             friction=[placed.friction, 0.01, 0.001],
             condim=6 if placed.shape.round else 4,
         )
+
+
+def _add_goal(spec: mujoco.MjSpec, layout: Layout, errand: Errand) -> None:
+    spec.worldbody.add_geom(
+        name=GOAL,
+        type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+        size=[GOAL_RADIUS, 0.0005, 0],
+        pos=[*errand.goal, 0.0005],
+        rgba=[*layout.objects[errand.target].colour, 1],
+        contype=0,
+        conaffinity=0,
+    )
 
 
 def _add_camera_and_lamp(spec: mujoco.MjSpec, layout: Layout) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 
 from dreamdojo.dojo.bodies import BODIES
 from dreamdojo.dojo.body import EFFECTOR
-from dreamdojo.dojo.control import CONTROL_MODES, Command, clip_action, embodiment_of, held_back
+from dreamdojo.dojo.control import CONTROL_MODES, Command, Plant, Wish, clip_action, embodiment_of, held_back
 from dreamdojo.dojo.difficulty import GENTLE, Difficulty
 from dreamdojo.dojo.geometry import wrap, yaw_of
 from dreamdojo.dojo.kinematics import Kinematics
-from dreamdojo.dojo.layout import CAMERA, draw_layout
+from dreamdojo.dojo.layout import CAMERA, Layout, draw_layout
 from dreamdojo.dojo.render import Picture, shared_renderer
 from dreamdojo.dojo.scene import TABLE_HIGH, TABLE_LOW, TIMESTEP, build_model, num_objects
 from dreamdojo.errors import ConfigError, DataError, SimulationError
@@ -24,6 +24,15 @@ _SETTLE = 0.4  # seconds that objects get to come to rest before an episode begi
 _GRIPPER_RATE = 3.0  # openings per second
 _FASTEST_OBJECT = 4.0  # m/s; anything faster was thrown by the solver, not by a hand
 _HIGHEST_OBJECT = 0.6  # metres
+
+
+class UnstablePhysics(SimulationError):
+    """A scene that no longer obeys physics, or can no longer be used."""
+
+    def __init__(self, seed: int, reason: str) -> None:
+        super().__init__(f"the physics of seed {seed} ended: {reason}. Use another seed.")
+        self.reason = reason
+        """The same words for the same kind of failure, so that they can be counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +93,25 @@ class Simulation:
         """Build the scene of a seed and let its objects come to rest.
 
         Raises:
-            SimulationError: if they do not.
+            UnstablePhysics: if they do not.
         """
-        self.layout = draw_layout(seed, self.difficulty, self.body)
+        self.reset_to(draw_layout(seed, self.difficulty, self.body))
+
+    def reset_to(self, layout: Layout) -> None:
+        """Build a scene and let its objects come to rest.
+
+        Raises:
+            UnstablePhysics: if they do not.
+        """
+        self.layout = layout
         self.model = build_model(self.body, self.layout)
         self.data = mujoco.MjData(self.model)
-        self.kinematics = Kinematics(self.model, self.body)
+        kinematics = Kinematics(self.model, self.body)
+        self._plant = Plant(body=self.body, kinematics=kinematics, dt=1 / self.fps)
         self._look_up()
         position = np.array(self.layout.start)
         rest = np.array(self.body.rest)
-        joints = self.kinematics.inverse(rest, position, self.layout.start_yaw, steps=150)
+        joints = kinematics.inverse(rest, position, self.layout.start_yaw, steps=150)
         self.command = Command(position=position, yaw=self.layout.start_yaw, joints=joints, opening=1.0)
         self.data.qpos[self._joint_address] = joints
         self.data.qpos[self._finger_address] = self._finger_open
@@ -104,29 +122,27 @@ class Simulation:
 
         Raises:
             DataError: if the action has another width or is not finite.
-            SimulationError: if the physics became unstable, or an object left the table.
+            UnstablePhysics: if positions, velocities or MuJoCo itself say that the physics broke down.
         """
         if action.shape != (self.embodiment.action_dim,) or not np.isfinite(action).all():
             raise DataError(
                 f"expected {self.embodiment.action_dim} finite numbers "
                 f"({', '.join(self.embodiment.action_names())}), got {action!r}"
             )
-        self.advance(self.next_command(clip_action(self.embodiment, action)))
-
-    def next_command(self, action: np.ndarray) -> Command:
-        """The command that an action leads to, from where the effector really is."""
-        start = held_back(self.command, self.data.site_xpos[self._site])
-        return self._mode.advance(start, action, 1 / self.fps, self.kinematics, self.body)
-
-    def explain(self, command: Command) -> np.ndarray:
-        """The action `(a,)` of this control mode that leads to a command."""
-        return clip_action(self.embodiment, self._mode.explain(self.command, command, 1 / self.fps))
-
-    def advance(self, command: Command) -> None:
-        """Advance by one frame towards a command; the opening changes at a limited rate."""
-        reach = _GRIPPER_RATE / self.fps
+        clipped = clip_action(self.embodiment, action)
+        command = self._mode.advance(self.commanded(), clipped, self._plant)
+        reach = _GRIPPER_RATE / self.fps  # fingers take time, whatever is asked
         opening = self.command.opening + float(np.clip(command.opening - self.command.opening, -reach, reach))
         self._run(replace(command, opening=opening), self._substeps)
+
+    def commanded(self) -> Command:
+        """Where the controller wants the body, held back to where it really is."""
+        return held_back(self.command, self.data.site_xpos[self._site])
+
+    def demonstrate(self, wish: Wish) -> np.ndarray:
+        """The action `(a,)` float32 of this control mode that moves the effector as wished."""
+        action = self._mode.demonstrate(self.commanded(), wish, self._plant)
+        return clip_action(self.embodiment, action).astype(np.float32)
 
     def state(self) -> np.ndarray:
         """Proprioception `(s,)` float32, as the embodiment declares it."""
@@ -134,10 +150,20 @@ class Simulation:
         pose = [*self.data.site_xpos[self._site], self._yaw()]
         return np.array([*pose, *opening, *self.data.qpos[self._joint_address]], dtype=np.float32)
 
+    def object_poses(self) -> np.ndarray:
+        """`(n, 7)` position in metres and quaternion `(w, x, y, z)` of every object."""
+        return self.data.qpos[self._object_address]
+
+    def has_lost_object(self) -> bool:
+        """Whether an object has left the table, over its edge or into the air."""
+        places = self.object_poses()[:, :3]
+        low, high = (*TABLE_LOW, -0.01), (*TABLE_HIGH, _HIGHEST_OBJECT)
+        return bool((places < low).any() or (places > high).any())
+
     def moment(self) -> Moment:
         """The truth now."""
         position = self.data.site_xpos[self._site].copy()
-        poses = self.data.qpos[self._object_address]
+        poses = self.object_poses()
         touched, grasped = self._contacts()
         return Moment(
             effector_position=position,
@@ -173,7 +199,7 @@ class Simulation:
         """An independent copy at the same instant; it continues exactly as this one would."""
         other = copy.copy(self)
         other.data = copy.copy(self.data)
-        other.kinematics = Kinematics(self.model, self.body)
+        other._plant = replace(self._plant, kinematics=Kinematics(self.model, self.body))
         return other
 
     def _look_up(self) -> None:
@@ -219,16 +245,11 @@ class Simulation:
     def _check(self) -> None:
         for kind in mujoco.mjtWarning.__members__.values():
             if kind != mujoco.mjtWarning.mjNWARNING and self.data.warning[kind].number:
-                raise SimulationError(f"seed {self.layout.seed}: MuJoCo warned of {kind.name}")
+                raise UnstablePhysics(self.layout.seed, f"MuJoCo warned of {kind.name.removeprefix('mjWARN_')}")
         if not (np.isfinite(self.data.qpos).all() and np.isfinite(self.data.qvel).all()):
-            raise SimulationError(f"seed {self.layout.seed}: a position or velocity is not finite")
-        speed = np.abs(self.data.qvel[self._object_dofs]).max()
-        if speed > _FASTEST_OBJECT:
-            raise SimulationError(f"seed {self.layout.seed}: an object moves at {speed:.1f} m/s")
-        places = self.data.qpos[self._object_address][:, :3]
-        low, high = (*TABLE_LOW, -0.01), (*TABLE_HIGH, _HIGHEST_OBJECT)
-        if (places < low).any() or (places > high).any():
-            raise SimulationError(f"seed {self.layout.seed}: an object left the table")
+            raise UnstablePhysics(self.layout.seed, "a position or velocity is not finite")
+        if np.abs(self.data.qvel[self._object_dofs]).max() > _FASTEST_OBJECT:
+            raise UnstablePhysics(self.layout.seed, f"an object moves faster than {_FASTEST_OBJECT} m/s")
 
     def _yaw(self) -> float:
         # Near the last command rather than in (-pi, pi], so that it has no jumps.

@@ -1,207 +1,270 @@
-"""The ground truth of a simulated dataset: one row per frame in `ground_truth.parquet`, beside the dataset's own files.
+"""What really happened, beside a dataset: `ground_truth.parquet`, one row per frame and one row group per episode.
 
-It is a separate table because a world model must not be trained on it: human video has no actions, and its true motion
-is for probes alone.
+    truth = GroundTruth.open("runs/nano/data/human")
+    truth.effector_position(0)                        # t 3, metres
+    truth.segmentation(0)                             # t h w, 0 background, 1 table, 2 body, 3 and up the objects
+
+Models never see it. Probes are trained on it and predictions are measured against it.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
+from dreamdojo.dojo.render import Picture
+from dreamdojo.dojo.scene import FIRST_OBJECT
 from dreamdojo.dojo.simulation import Moment
 from dreamdojo.errors import DataError
 
-TRUTH_FILE = "ground_truth.parquet"
-MIN_PIXELS = 6
-"""Visible pixels, in a picture 128 wide, below which a thing counts as hidden."""
+FILE_NAME = "ground_truth.parquet"
 
-_FLOATS = pa.list_(pa.float32())
-SCHEMA = pa.schema(
+VISIBLE_SHARE = 0.0015
+"""Share of the picture that a thing must cover to count as visible: 6 pixels at 64 px."""
+
+_LIST = pa.list_(pa.float32())
+_SCHEMA = pa.schema(
     [
         ("episode_index", pa.int64()),
         ("frame_index", pa.int64()),
-        ("effector_position", _FLOATS),
+        ("effector_position", _LIST),
         ("effector_yaw", pa.float32()),
         ("effector_opening", pa.float32()),
-        ("effector_pixel", _FLOATS),
-        ("joint_position", _FLOATS),
-        ("object_poses", _FLOATS),
-        ("object_pixels", _FLOATS),
-        ("object_visible_pixels", pa.list_(pa.int32())),
+        ("joint_position", _LIST),
+        ("object_poses", _LIST),
         ("touched", pa.list_(pa.bool_())),
         ("grasped", pa.list_(pa.bool_())),
-        ("segmentation_png", pa.binary()),
+        ("effector_pixel", _LIST),
+        ("object_pixels", _LIST),
+        ("effector_visible_pixels", pa.int32()),
+        ("object_visible_pixels", pa.list_(pa.int32())),
+        ("segmentation", pa.binary()),
     ]
 )
 
 
-def truth_row(episode: int, frame: int, moment: Moment, segmentation: np.ndarray | None) -> dict[str, object]:
-    """One row of the table.
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """The truth of one frame: the physics, and the picture's segmentation where it was drawn."""
 
-    Args:
-        episode: number of the episode.
-        frame: number of the frame in it.
-        moment: the simulator's truth.
-        segmentation: `h w` uint8 labels (0 background, 1 table, 2 body, 3 and up objects), or None where not drawn.
-    """
-    num = len(moment.object_poses)
-    counts = None
-    if segmentation is not None:
-        scale = (128 / segmentation.shape[0]) ** 2
-        counts = [round(scale * int((segmentation == 3 + index).sum())) for index in range(num)]
-    return {
-        "episode_index": episode,
-        "frame_index": frame,
-        "effector_position": moment.effector_position.tolist(),
-        "effector_yaw": moment.effector_yaw,
-        "effector_opening": moment.opening,
-        "effector_pixel": moment.effector_pixel.tolist(),
-        "joint_position": moment.joint_position.tolist(),
-        "object_poses": moment.object_poses.ravel().tolist(),
-        "object_pixels": moment.object_pixels.ravel().tolist(),
-        "object_visible_pixels": counts,
-        "touched": moment.touched.tolist(),
-        "grasped": moment.grasped.tolist(),
-        "segmentation_png": None if segmentation is None else _png(segmentation),
-    }
+    moment: Moment
+    """Poses and contacts."""
+    picture: Picture
+    """What the camera saw."""
 
 
-def write_truth(folder: Path, rows: Sequence[dict[str, object]]) -> None:
-    """Write the table into a dataset's folder."""
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), folder / TRUTH_FILE, compression="zstd")
+def truth_table(episode: Sequence[Truth]) -> pa.Table:
+    """The rows of one episode; its number is filled in by `TruthWriter`."""
+    columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
+    for index, truth in enumerate(episode):
+        moment, labels = truth.moment, truth.picture.segmentation
+        count = len(moment.object_poses)
+        row: dict[str, Any] = {
+            "episode_index": 0,
+            "frame_index": index,
+            "effector_position": moment.effector_position,
+            "effector_yaw": moment.effector_yaw,
+            "effector_opening": moment.opening,
+            "joint_position": moment.joint_position,
+            "object_poses": moment.object_poses.ravel(),
+            "touched": moment.touched,
+            "grasped": moment.grasped,
+            "effector_pixel": moment.effector_pixel,
+            "object_pixels": moment.object_pixels.ravel(),
+            "effector_visible_pixels": truth.picture.hand_pixels,
+            "object_visible_pixels": None if labels is None else [(labels == FIRST_OBJECT + i).sum() for i in range(count)],
+            "segmentation": None if labels is None else _to_png(labels),
+        }
+        for name, value in row.items():
+            columns[name].append(value)
+    return pa.table(columns, schema=_SCHEMA)
+
+
+class TruthWriter:
+    """Writes the table next to a dataset that is being written; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE_NAME
+        self._episodes = 0
+
+    def __enter__(self) -> TruthWriter:
+        self._file = pq.ParquetWriter(self._path, _SCHEMA, compression="zstd")
+        return self
+
+    def add(self, episode: pa.Table) -> None:
+        """Append the next episode."""
+        number = pa.array(np.full(len(episode), self._episodes))
+        table = episode.set_column(0, "episode_index", number)
+        self._file.write_table(table, row_group_size=len(table))
+        self._episodes += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
 
 
 class GroundTruth:
-    """Typed access to the table of a simulated dataset, episode by episode; arrays have time on axis 0."""
+    """Reads the truth of a dataset's episodes. Arrays have time on axis 0, positions in metres, angles in radians."""
 
-    def __init__(self, table: pa.Table, path: Path) -> None:
-        self._table, self._path = table, path
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = pq.ParquetFile(path)
 
     @classmethod
-    def open(cls, root: Path | str) -> GroundTruth:
-        """Open the table of the dataset in `root`.
+    def open(cls, dataset: Path | str) -> GroundTruth:
+        """The table in a dataset's folder.
 
         Raises:
-            DataError: if there is none, or it is not whole.
+            DataError: if the folder has none, or it is not such a table.
         """
-        path = Path(root) / TRUTH_FILE
-        if not path.is_file():
-            raise DataError(f"{path}: expected a table of true positions, found none. Only the dojo's datasets have it.")
+        path = Path(dataset) / FILE_NAME
         try:
-            return cls(pq.read_table(path, schema=SCHEMA), path)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a whole table of true positions ({error}). Simulate it again.") from error
+            truth = cls(path)
+        except FileNotFoundError as error:
+            raise DataError(
+                f"dataset {dataset}: expected {FILE_NAME}, found none. Only datasets from `dreamdojo simulate` have one."
+            ) from error
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{path}: expected a Parquet file, found {error}. Simulate the dataset again.") from error
+        if truth._file.schema_arrow.names != _SCHEMA.names:
+            raise DataError(
+                f"{path}: expected the columns {_SCHEMA.names}, found {truth._file.schema_arrow.names}. "
+                "It was written by another version; simulate the dataset again."
+            )
+        return truth
 
-    def effector_position(self, episode: int) -> np.ndarray:
-        """`t 3` metres."""
-        return self._floats("effector_position", episode)
-
-    def effector_yaw(self, episode: int) -> np.ndarray:
-        """`t` radians, without jumps."""
-        return self._floats("effector_yaw", episode)
-
-    def effector_opening(self, episode: int) -> np.ndarray:
-        """`t`, 0 closed to 1 open."""
-        return self._floats("effector_opening", episode)
-
-    def effector_pixel(self, episode: int) -> np.ndarray:
-        """`t 2` u to the right and v down, in [0, 1] inside the picture."""
-        return self._floats("effector_pixel", episode)
-
-    def effector_visible(self, episode: int) -> np.ndarray:
-        """`t` bool: whether the effector is inside the picture. Its own body may cover the point itself."""
-        pixel = self.effector_pixel(episode)
-        return ((pixel >= 0) & (pixel <= 1)).all(axis=1)
-
-    def joint_position(self, episode: int) -> np.ndarray:
-        """`t j` radians."""
-        return self._floats("joint_position", episode)
-
-    def object_poses(self, episode: int) -> np.ndarray:
-        """`t o 7` position in metres and quaternion `(w, x, y, z)`."""
-        return self._floats("object_poses", episode).reshape(-1, self.num_objects(episode), 7)
-
-    def object_pixels(self, episode: int) -> np.ndarray:
-        """`t o 2` pixel positions of the objects' origins, in [0, 1] inside the picture."""
-        return self._floats("object_pixels", episode).reshape(-1, self.num_objects(episode), 2)
-
-    def object_visible_pixels(self, episode: int) -> np.ndarray:
-        """`t o` how many pixels of each object are visible, in a picture 128 wide.
-
-        Raises:
-            DataError: if the dataset was simulated without segmentation.
-        """
-        return np.array(self._segmented("object_visible_pixels", episode))
-
-    def objects_visible(self, episode: int) -> np.ndarray:
-        """`t o` bool: whether enough of each object is visible, inside the picture.
-
-        Raises:
-            DataError: if the dataset was simulated without segmentation.
-        """
-        pixels = self.object_pixels(episode)
-        inside = ((pixels >= 0) & (pixels <= 1)).all(axis=2)
-        return inside & (self.object_visible_pixels(episode) >= MIN_PIXELS)
-
-    def touched(self, episode: int) -> np.ndarray:
-        """`t o` bool: whether the body touches each object."""
-        return np.array(self._rows(episode)["touched"].to_pylist(), dtype=bool)
-
-    def grasped(self, episode: int) -> np.ndarray:
-        """`t o` bool: whether both sides of the hand touch each object."""
-        return np.array(self._rows(episode)["grasped"].to_pylist(), dtype=bool)
-
-    def segmentation(self, episode: int) -> np.ndarray:
-        """`t h w` uint8: 0 background, 1 table, 2 body, 3 and up the objects.
-
-        Raises:
-            DataError: if the dataset was simulated without segmentation.
-        """
-        pictures = self._segmented("segmentation_png", episode)
-        return np.stack([np.asarray(Image.open(io.BytesIO(picture))) for picture in pictures])
+    @property
+    def num_episodes(self) -> int:
+        """Episodes in the table, in the dataset's order."""
+        return self._file.num_row_groups
 
     def num_objects(self, episode: int) -> int:
         """Objects on the table."""
-        return len(self._rows(episode)["touched"][0])
+        return len(self._values(episode, "touched")[0])
 
-    def _segmented(self, column: str, episode: int) -> list:
-        values = self._rows(episode)[column].to_pylist()
-        if any(value is None for value in values):
+    def effector_position(self, episode: int) -> np.ndarray:
+        """`(t, 3)` where the hand is, metres."""
+        return self._array(episode, "effector_position")
+
+    def effector_yaw(self, episode: int) -> np.ndarray:
+        """`(t,)` its turn about the vertical, radians, without jumps."""
+        return self._array(episode, "effector_yaw")
+
+    def effector_opening(self, episode: int) -> np.ndarray:
+        """`(t,)` 0 closed to 1 open."""
+        return self._array(episode, "effector_opening")
+
+    def effector_pixel(self, episode: int) -> np.ndarray:
+        """`(t, 2)` u to the right and v down, in [0, 1] inside the picture."""
+        return self._array(episode, "effector_pixel")
+
+    def effector_visible_pixels(self, episode: int) -> np.ndarray:
+        """`(t,)` pixels that show the hand.
+
+        Raises:
+            DataError: if the dataset was simulated without segmentation.
+        """
+        return self._array(episode, "effector_visible_pixels", dtype=np.int32)
+
+    def effector_visible(self, episode: int) -> np.ndarray:
+        """`(t,)` bool: the hand's position lies inside the picture, and the hand is not hidden."""
+        inside = _is_inside(self.effector_pixel(episode))
+        if not self.has_segmentation:
+            return inside
+        return inside & (self.effector_visible_pixels(episode) >= self._enough_pixels(episode))
+
+    def joint_position(self, episode: int) -> np.ndarray:
+        """`(t, j)` radians."""
+        return self._array(episode, "joint_position")
+
+    def object_poses(self, episode: int) -> np.ndarray:
+        """`(t, n, 7)` position in metres and quaternion `(w, x, y, z)`."""
+        poses = self._array(episode, "object_poses")
+        return poses.reshape(len(poses), -1, 7)
+
+    def object_pixels(self, episode: int) -> np.ndarray:
+        """`(t, n, 2)` u and v of the objects' centres."""
+        pixels = self._array(episode, "object_pixels")
+        return pixels.reshape(len(pixels), -1, 2)
+
+    def object_visible_pixels(self, episode: int) -> np.ndarray:
+        """`(t, n)` pixels that show each object.
+
+        Raises:
+            DataError: if the dataset was simulated without segmentation.
+        """
+        return self._array(episode, "object_visible_pixels", dtype=np.int32)
+
+    def objects_visible(self, episode: int) -> np.ndarray:
+        """`(t, n)` bool: the object's centre lies inside the picture, and the object is not hidden."""
+        inside = _is_inside(self.object_pixels(episode))
+        if not self.has_segmentation:
+            return inside
+        return inside & (self.object_visible_pixels(episode) >= self._enough_pixels(episode))
+
+    def touched(self, episode: int) -> np.ndarray:
+        """`(t, n)` bool: any part of the body touches the object."""
+        return self._array(episode, "touched", dtype=np.bool_)
+
+    def grasped(self, episode: int) -> np.ndarray:
+        """`(t, n)` bool: both sides of the hand touch it."""
+        return self._array(episode, "grasped", dtype=np.bool_)
+
+    @property
+    def has_segmentation(self) -> bool:
+        """Whether the pictures' segmentation was drawn."""
+        column = self._file.schema_arrow.get_field_index("segmentation")
+        return not self.num_episodes or self._values(0, _SCHEMA.names[column])[0] is not None
+
+    def segmentation(self, episode: int) -> np.ndarray:
+        """`(t, h, w)` uint8: 0 background, 1 table, 2 body, 3 and up the objects.
+
+        Raises:
+            DataError: if the dataset was simulated without segmentation.
+        """
+        return np.stack([_from_png(picture) for picture in self._present(episode, "segmentation")])
+
+    def _enough_pixels(self, episode: int) -> float:
+        height, width = _from_png(self._present(episode, "segmentation")[0]).shape
+        return VISIBLE_SHARE * height * width
+
+    def _array(self, episode: int, column: str, dtype: type[np.generic] = np.float32) -> np.ndarray:
+        return np.array(self._present(episode, column), dtype=dtype)
+
+    def _present(self, episode: int, column: str) -> list[Any]:
+        values = self._values(episode, column)
+        if values[0] is None:
             raise DataError(
-                f"{self._path}: episode {episode} has no segmentation; it was simulated with truth='poses'. "
-                "Simulate it with truth='full'."
+                f"{self._path}: expected {column}, but this dataset was simulated without segmentation. "
+                'Simulate it again with truth="full".'
             )
         return values
 
-    def _floats(self, column: str, episode: int) -> np.ndarray:
-        return np.array(self._rows(episode)[column].to_pylist(), dtype=np.float32)
-
-    def _rows(self, episode: int) -> pa.Table:
-        if episode not in self._start:
-            raise DataError(f"{self._path}: expected one of {len(self._start)} episodes, got {episode}")
-        start, length = self._start[episode]
-        return self._table.slice(start, length)
-
-    @cached_property
-    def _start(self) -> dict[int, tuple[int, int]]:
-        counted = pc.value_counts(self._table["episode_index"])  # pyright: ignore[reportAttributeAccessIssue]
-        starts, at = {}, 0
-        for entry in counted.to_pylist():
-            starts[entry["values"]] = (at, entry["counts"])
-            at += entry["counts"]
-        return starts
+    def _values(self, episode: int, column: str) -> list[Any]:
+        if not 0 <= episode < self.num_episodes:
+            raise DataError(f"{self._path}: expected an episode below {self.num_episodes}, got {episode}")
+        return self._file.read_row_group(episode, columns=[column]).column(0).to_pylist()
 
 
-def _png(labels: np.ndarray) -> bytes:
+def _is_inside(pixels: np.ndarray) -> np.ndarray:
+    return ((pixels >= 0) & (pixels < 1)).all(axis=-1)
+
+
+def _to_png(labels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(labels).save(buffer, format="PNG", compress_level=3)
+    Image.fromarray(labels).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
+
+
+def _from_png(picture: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(picture)))

@@ -31,9 +31,6 @@ FIRST_OBJECT_LABEL = 3
 LOCATE_BATCH = 64
 """Frames that a probe looks at together."""
 
-MIN_VISIBLE_PIXELS = 6
-"""A thing with fewer pixels than this in a frame is not asked for there."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
@@ -113,9 +110,11 @@ def probe_error(
 
 
 class HeatmapNet(nn.Module):
-    """Picture `n c h w` to a heatmap of half its size and one "is it there" logit.
+    """Picture `n c h w` to a heatmap of half its size, and what speaks for "nowhere".
 
-    A two-level U-Net in a few hundred thousand weights: half size for the position, an eighth for what is where.
+    A two-level U-Net in a few hundred thousand weights: half size for the position, an eighth for what is where. One
+    softmax runs over all cells and one more place, "nowhere", so that being found rests on the same evidence as the
+    position.
     """
 
     def __init__(self, in_channels: int, *, width: int) -> None:
@@ -130,19 +129,16 @@ class HeatmapNet(nn.Module):
         self.up_fine = _conv(2 * width, width)
         self.mix_fine = _conv(width, width)
         self.heat = nn.Conv2d(width, 1, 1)
-        self.found = nn.Linear(8 * width + 2, 1)
+        self.nowhere = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n h2 w2"], Float[Tensor, " n"]]:
-        """Heatmap logits and the logit of being in view."""
+        """Logits of the cells and of "nowhere"."""
         fine = self.fine(x)
         middle = self.middle(fine)
         coarse = self.coarse(middle)
         up = self.mix_middle(_double(self.up_middle(coarse), like=middle) + middle)
         up = self.mix_fine(_double(self.up_fine(up), like=fine) + fine)
-        heat = self.heat(up)[:, 0].float()
-        peaks = torch.stack((heat.amax(dim=(-2, -1)), heat.flatten(1).logsumexp(dim=1)), dim=1)
-        summary = torch.cat((coarse.amax(dim=(-2, -1)).float(), coarse.mean(dim=(-2, -1)).float(), peaks), dim=1)
-        return heat, self.found(summary)[:, 0].float()
+        return self.heat(up)[:, 0].float(), self.nowhere.expand(len(x))
 
 
 def soft_argmax(heat: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
@@ -154,23 +150,33 @@ def soft_argmax(heat: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
     return torch.stack(((mass.sum(dim=1) * u).sum(dim=1), (mass.sum(dim=2) * v).sum(dim=1)), dim=1)
 
 
+def near_peak(heat: Float[Tensor, "n h w"], *, reach: int = 3) -> Float[Tensor, "n h w"]:
+    """The heatmap without what is further than `reach` cells from its highest one: two guesses are not averaged."""
+    height, width = heat.shape[-2:]
+    peak = heat.flatten(1).argmax(dim=1)
+    row = torch.arange(height, device=heat.device) - (peak // width)[:, None]
+    column = torch.arange(width, device=heat.device) - (peak % width)[:, None]
+    near = (row.abs() <= reach)[:, :, None] & (column.abs() <= reach)[:, None, :]
+    return heat.masked_fill(~near, -torch.inf)
+
+
 def keypoint_loss(
     heat: Float[Tensor, "n h w"],
-    found: Float[Tensor, " n"],
+    nowhere: Float[Tensor, " n"],
     position: Float[Tensor, "n 2"],
     visible: Bool[Tensor, " n"],
 ) -> Float[Tensor, ""]:
-    """Cross entropy with a Gaussian of one cell, plus the distance in cells, plus the visibility's own loss."""
+    """Cross entropy with a Gaussian of one cell, or with "nowhere", plus the distance in cells of what is visible."""
     height, width = heat.shape[-2:]
-    seen = visible.float()
     u = (torch.arange(width, device=heat.device) + 0.5) - position[:, :1] * width
     v = (torch.arange(height, device=heat.device) + 0.5) - position[:, 1:] * height
-    target = (-0.5 * (u[:, None, :] ** 2 + v[:, :, None] ** 2)).flatten(1)
-    entropy = -(target.softmax(dim=1) * heat.flatten(1).log_softmax(dim=1)).sum(dim=1)
+    there = (-0.5 * (u[:, None, :] ** 2 + v[:, :, None] ** 2)).flatten(1).softmax(dim=1)
+    seen = visible.to(heat)
+    target = torch.cat((there * seen[:, None], 1 - seen[:, None]), dim=1)
+    entropy = -(target * torch.cat((heat.flatten(1), nowhere[:, None]), dim=1).log_softmax(dim=1)).sum(dim=1)
     cells = position.new_tensor([width, height])
     distance = ((soft_argmax(heat) - position) * cells).square().sum(dim=1).add(0.01).sqrt()
-    visibility = F.binary_cross_entropy_with_logits(found, seen)
-    return ((entropy + distance) * seen).sum() / seen.sum().clamp(min=1) + visibility
+    return entropy.mean() + (distance * seen).sum() / seen.sum().clamp(min=1)
 
 
 @torch.no_grad()
@@ -180,9 +186,9 @@ def locate(net: HeatmapNet, inputs: Iterable[Float[Tensor, "n c h w"]]) -> Locat
     positions, found = [], []
     for x in inputs:
         with torch.autocast(device.type, torch.bfloat16):
-            heat, logit = net(x.to(device).contiguous(memory_format=torch.channels_last))
-        positions.append(soft_argmax(heat).cpu())
-        found.append((logit > 0).cpu())
+            heat, nowhere = net(x.to(device).contiguous(memory_format=torch.channels_last))
+        positions.append(soft_argmax(near_peak(heat)).cpu())
+        found.append((heat.flatten(1).logsumexp(dim=1) > nowhere).cpu())
     if not positions:
         return Located(position=torch.zeros(0, 2), found=torch.zeros(0, dtype=torch.bool))
     return Located(position=torch.cat(positions), found=torch.cat(found))
@@ -216,8 +222,8 @@ def train_keypoints(
     for step in range(steps):
         x, position, visible = (part.to(device) for part in sample(generator))
         with torch.autocast(torch.device(device).type, torch.bfloat16):
-            heat, found = net(x.contiguous(memory_format=torch.channels_last))
-        loss = keypoint_loss(heat, found, position, visible)
+            heat, nowhere = net(x.contiguous(memory_format=torch.channels_last))
+        loss = keypoint_loss(heat, nowhere, position, visible)
         if not loss.isfinite():
             raise TrainingDiverged(
                 f"probe training: the loss is {loss.item()} at step {step}. Lower the learning rate."

@@ -1,9 +1,13 @@
 """Where is the object that is marked in the start frame now? A probe for predicted frames, trained on rendered ones.
 
-The network sees the start frame with the object's mask, the frame in question, and how close each of its pixels is in
+The network sees the start frame with the object's mask, the frame in question, and how close the pixels of both are in
 colour to the marked object. Most objects in most pairs of frames lie still, and a probe that answers "where it was" is
-right about those and worthless: moved objects are therefore half of the training, and the probe is judged on moved
-objects alone. As for the effector, some objects are taken out of the frame, and then the right answer is "nowhere".
+right about those and worthless. Therefore
+
+* moved objects are half of the training pairs, and objects that were cut out and put elsewhere (behind the arm or in
+  front of it) are many more, so that a handful of episodes teaches every place on the table and not a few courses;
+* some objects are taken out of the frame altogether, and then the right answer is "nowhere";
+* the probe is judged on moved objects alone.
 """
 
 from __future__ import annotations
@@ -17,9 +21,9 @@ from torch import Tensor
 
 from dreamdojo.errors import DataError
 from dreamdojo.evaluation.keypoints import (
+    BODY_LABEL,
     FIRST_OBJECT_LABEL,
     LOCATE_BATCH,
-    MIN_VISIBLE_PIXELS,
     HeatmapNet,
     Located,
     Plates,
@@ -33,6 +37,11 @@ from dreamdojo.evaluation.keypoints import (
 )
 from dreamdojo.metrics import unit_range
 
+MIN_VISIBLE_PIXELS = 8
+"""An object with fewer pixels than this in a frame is not asked for there."""
+
+import os
+DIS = int(os.environ.get("DIS","1"))
 COLOUR_SCALE = 0.15
 """Distance in colour (of unit range) at which a pixel is no longer like the marked object."""
 
@@ -43,7 +52,7 @@ class ObjectProbeConfig:
 
     width: int = 16
     """Channels at half size; twice and four times as many below."""
-    steps: int = 900
+    steps: int = 800
     """Optimizer steps."""
     batch: int = 32
     """Pairs of frames per step."""
@@ -53,6 +62,8 @@ class ObjectProbeConfig:
     """Largest distance in time between the start frame and the frame in question, in frames."""
     moved: float = 3.0
     """An object has moved if it is at least this many pixels from where it was."""
+    relocated: float = 0.5
+    """Share of training pairs whose object is cut out and put elsewhere."""
     erased: float = 0.1
     """Share of training pairs whose object is taken away."""
     held_out: float = 0.15
@@ -77,24 +88,15 @@ class ObjectProbe:
         return locate(self.net, _batches(start, mask, frames))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Pairs:
-    """Questions with known answers: this object, marked in that frame, seen in this one."""
+def object_areas(labels: UInt8[Tensor, "n h w"], num_objects: int) -> Int[Tensor, "n o"]:
+    """Visible pixels of each object in each frame."""
+    areas = [(labels == o + FIRST_OBJECT_LABEL).sum(dim=(-2, -1)) for o in range(num_objects)]
+    return torch.stack(areas, dim=1)
 
-    start: Int[Tensor, " n"]
-    current: Int[Tensor, " n"]
-    which: Int[Tensor, " n"]
-    moved: Bool[Tensor, " n"]
-    visible: Bool[Tensor, " n"]
 
-    def rows(self, index: Tensor) -> _Pairs:
-        return _Pairs(
-            start=self.start[index],
-            current=self.current[index],
-            which=self.which[index],
-            moved=self.moved[index],
-            visible=self.visible[index],
-        )
+def visible_objects(labels: UInt8[Tensor, "n h w"], num_objects: int) -> Bool[Tensor, "n o"]:
+    """Which objects show enough of themselves to be asked for, at the size at which they are looked for."""
+    return object_areas(labels, num_objects) >= MIN_VISIBLE_PIXELS
 
 
 def train_object_probe(
@@ -113,7 +115,7 @@ def train_object_probe(
         frames: rendered frames, those of an episode together and in order.
         labels: their segmentation (3 is object 0, 4 is object 1, and so on).
         positions: true (u, v) of each object in [0, 1]; ignored where it is not visible.
-        visible: whether it is in view and not hidden.
+        visible: whether its position is in view; it is asked for where `visible_objects` agrees.
         episodes: which episode each frame belongs to.
         config: how to train; the defaults fit 64 x 64 frames.
         device: where to train.
@@ -132,35 +134,39 @@ def train_object_probe(
             f"found {int(train_pairs.moved.sum())} for training and {int(test_pairs.moved.sum())} to be judged on. "
             "Simulate more episodes, or livelier ones."
         )
+    still = train_pairs.visible & ~train_pairs.moved
+    kinds = [kind.nonzero()[:, 0] for kind in (train_pairs.moved, still, ~train_pairs.visible)]
     plates = Plates.of(frames, labels, episodes)
-    kinds = [
-        kind.nonzero()[:, 0]
-        for kind in (train_pairs.moved, train_pairs.visible & ~train_pairs.moved, ~train_pairs.visible)
-    ]
 
     def sample(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        index = _balanced(kinds, (0.55, 0.35, 0.1), config.batch, generator)
-        pair = train_pairs.rows(index)
+        pair = train_pairs.rows(_balanced(kinds, config.batch, generator))
         start, current = unit_range(frames[pair.start]), unit_range(frames[pair.current])
-        object_label = (pair.which + FIRST_OBJECT_LABEL)[:, None, None]
-        ghost = 0.25 * torch.rand(config.batch, generator=generator)
-        bare, possible = plates.erase(current, labels[pair.current] == object_label, pair.current, ghost)
-        erased = possible & (torch.rand(config.batch, generator=generator) < config.erased)
-        current = torch.where(erased[:, None, None, None], bare, current)
-        mask = labels[pair.start] == object_label
-        where = positions[pair.current, pair.which]
+        label = (pair.which + FIRST_OBJECT_LABEL)[:, None, None]
+        where, seen = positions[pair.current, pair.which], pair.visible
 
-        both = photometric(torch.cat((start, current), dim=1), generator, strength=0.3)
-        flip = torch.rand(config.batch, generator=generator) < 0.5
-        both = torch.where(flip[:, None, None, None], both.flip(-1), both)
-        mask = torch.where(flip[:, None, None], mask.flip(-1), mask)
-        where = torch.where(flip[:, None] & where.new_tensor([True, False]).bool(), 1 - where, where)
-        channels = torch.rand(config.batch, frames.shape[1], generator=generator).argsort(dim=1)[..., None, None]
-        start, current = (part.gather(1, channels.expand_as(part)) for part in both.chunk(2, dim=1))
-        return _inputs(start, mask, degraded(current, generator)), where, pair.visible & ~erased
+        thing, body = labels[pair.current] == label, labels[pair.current] == BODY_LABEL
+        fate = torch.rand(config.batch, generator=generator)
+        ghost = 0.25 * torch.rand(config.batch, generator=generator) * (fate < config.erased)
+        bare, possible = plates.erase(current, thing, pair.current, ghost)
+        erased = possible & (fate < config.erased)
+        elsewhere, place, shows = _relocated(current, bare, thing, body, where, generator)
+        relocated = possible & seen & shows & ~erased & (fate < config.erased + config.relocated)
+        current = torch.where(erased[:, None, None, None], bare, current)
+        current = torch.where(relocated[:, None, None, None], elsewhere, current)
+        where = torch.where(relocated[:, None], place, where)
+
+        mask = labels[pair.start] == label
+        if DIS:
+            other, shape = unit_range(frames[pair.current]).roll(1, 0), thing.roll(1, 0)
+            add = shape & (torch.rand(config.batch, 1, 1, generator=generator) < 0.6)
+            start = torch.where((add & ~mask & (labels[pair.start] != BODY_LABEL))[:, None], other, start)
+            front = (current - bare).abs().amax(1) > 0.02
+            current = torch.where((add & ~body & ~(front & ~erased[:, None, None]) & ~(thing & ~relocated[:,None,None] & ~erased[:,None,None]))[:, None], other, current)
+        start, mask, current, where = _another_look(start, mask, current, where, generator)
+        return _inputs(start, mask, degraded(current, generator)), where, seen & ~erased
 
     net = train_keypoints(
-        lambda: HeatmapNet(2 * frames.shape[1] + 2, width=config.width),
+        lambda: HeatmapNet(2 * frames.shape[1] + 3, width=config.width),
         sample,
         steps=config.steps,
         learning_rate=config.learning_rate,
@@ -170,15 +176,29 @@ def train_object_probe(
     judged = test_pairs.rows(_judged(test_pairs, seed=config.seed))
     mask = labels[judged.start] == (judged.which + FIRST_OBJECT_LABEL)[:, None, None]
     located = locate(net, _batches(frames[judged.start], mask, frames[judged.current]))
-    error = probe_error(
-        located,
-        positions[judged.current, judged.which],
-        judged.visible,
-        height=height,
-        width=width,
-        gate=config.gate,
-    )
+    truth = positions[judged.current, judged.which]
+    error = probe_error(located, truth, judged.visible, height=height, width=width, gate=config.gate)
     return ObjectProbe(net=net, error=error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pairs:
+    """Questions with known answers: this object, marked in that frame, sought in this one."""
+
+    start: Int[Tensor, " n"]
+    current: Int[Tensor, " n"]
+    which: Int[Tensor, " n"]
+    moved: Bool[Tensor, " n"]
+    visible: Bool[Tensor, " n"]
+
+    def rows(self, index: Tensor) -> _Pairs:
+        return _Pairs(
+            start=self.start[index],
+            current=self.current[index],
+            which=self.which[index],
+            moved=self.moved[index],
+            visible=self.visible[index],
+        )
 
 
 def _all_pairs(
@@ -188,35 +208,34 @@ def _all_pairs(
     episodes: Int[Tensor, " n"],
     config: ObjectProbeConfig,
 ) -> _Pairs:
-    """Every pair of frames of an episode, at most `max_gap` apart, for every object that can be marked in the first."""
-    num_objects = positions.shape[1]
-    shown = torch.stack(
-        [(labels == o + FIRST_OBJECT_LABEL).sum(dim=(-2, -1)) >= MIN_VISIBLE_PIXELS for o in range(num_objects)], dim=1
-    )
+    """Every pair of frames of an episode, at most `max_gap` apart, for every object that can be marked in the first.
+
+    Left out are pairs in which the object shows a few pixels: neither "there" nor "nowhere" would be a fair answer.
+    """
+    areas = object_areas(labels, positions.shape[1])
+    seen, gone = visible & (areas >= MIN_VISIBLE_PIXELS), areas == 0
     size = positions.new_tensor([labels.shape[-1], labels.shape[-2]])
     found: list[Tensor] = []
     for gap in range(1, config.max_gap + 1):
         start = (episodes[gap:] == episodes[:-gap]).nonzero()[:, 0]
-        rows, which = (shown[start] & visible[start]).nonzero(as_tuple=True)
+        rows, which = (seen[start] & (seen | gone)[start + gap]).nonzero(as_tuple=True)
         found.append(torch.stack((start[rows], start[rows] + gap, which)))
     start, current, which = torch.cat(found, dim=1)
-    in_view = visible[current, which] & shown[current, which]
+    there = seen[current, which]
     shift = ((positions[current, which] - positions[start, which]) * size).norm(dim=-1)
-    return _Pairs(start=start, current=current, which=which, moved=in_view & (shift >= config.moved), visible=in_view)
+    return _Pairs(start=start, current=current, which=which, moved=there & (shift >= config.moved), visible=there)
 
 
-def _balanced(
-    kinds: list[Tensor], shares: tuple[float, ...], count: int, generator: torch.Generator
-) -> Int[Tensor, " n"]:
-    """`count` rows of which each kind has its share; the share of a kind that does not occur goes to the first."""
-    weight = torch.tensor([share if len(kind) else 0.0 for share, kind in zip(shares, kinds, strict=True)])
-    chosen = weight.multinomial(count, replacement=True, generator=generator)
-    place = torch.rand(count, generator=generator)
-    return torch.stack([kinds[k][int(p * len(kinds[k]))] for k, p in zip(chosen.tolist(), place.tolist(), strict=True)])
+def _balanced(kinds: list[Tensor], count: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+    """`count` rows: about half of the first kind, a third of the second, a tenth of the last, where it occurs."""
+    weight = torch.tensor([share if len(kind) else 0.0 for share, kind in zip((0.55, 0.35, 0.1), kinds, strict=True)])
+    chosen = weight.multinomial(count, replacement=True, generator=generator).tolist()
+    place = torch.rand(count, generator=generator).tolist()
+    return torch.stack([kinds[k][int(p * len(kinds[k]))] for k, p in zip(chosen, place, strict=True)])
 
 
 def _judged(pairs: _Pairs, *, seed: int, most: int = 600) -> Int[Tensor, " n"]:
-    """Up to `most` moved objects and a fifth as many that are not in view."""
+    """Up to `most` moved objects and a fifth as many that are gone."""
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for kind, limit in ((pairs.moved, most), (~pairs.visible, most // 5)):
@@ -225,14 +244,63 @@ def _judged(pairs: _Pairs, *, seed: int, most: int = 600) -> Int[Tensor, " n"]:
     return torch.cat(rows)
 
 
+def _relocated(
+    current: Float[Tensor, "n c h w"],
+    bare: Float[Tensor, "n c h w"],
+    thing: Bool[Tensor, "n h w"],
+    body: Bool[Tensor, "n h w"],
+    where: Float[Tensor, "n 2"],
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n 2"], Bool[Tensor, " n"]]:
+    """Cut `thing` out of each frame and put it at a random place of the bare one, half of them behind the body.
+
+    Returns the frames, the new positions, and whether enough of the thing still shows.
+    """
+    n, channels, height, width = current.shape
+    place = 0.05 + 0.9 * torch.rand(n, 2, generator=generator)
+    scale = (0.7 * torch.rand(n, 1, generator=generator) - 0.35).exp()
+    u = ((torch.arange(width) + 0.5 - width * place[:, :1]) / scale + width * where[:, :1]).floor().long()
+    v = ((torch.arange(height) + 0.5 - height * place[:, 1:]) / scale + height * where[:, 1:]).floor().long()
+    inside = ((v >= 0) & (v < height))[:, :, None] & ((u >= 0) & (u < width))[:, None, :]
+    source = v.clamp(0, height - 1)[:, :, None] * width + u.clamp(0, width - 1)[:, None, :]
+    pixels = current.flatten(2).gather(2, source.flatten(1)[:, None].expand(-1, channels, -1)).view_as(current)
+    shown = thing.flatten(1).gather(1, source.flatten(1)).view_as(thing) & inside
+    behind = torch.rand(n, 1, 1, generator=generator) < 0.5
+    shown = shown & ~(behind & body)
+    return torch.where(shown[:, None], pixels, bare), place, shown.sum(dim=(-2, -1)) >= MIN_VISIBLE_PIXELS
+
+
+def _another_look(
+    start: Float[Tensor, "n c h w"],
+    mask: Bool[Tensor, "n h w"],
+    current: Float[Tensor, "n c h w"],
+    where: Float[Tensor, "n 2"],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Both frames mirrored, recoloured and lit alike, but for a little: the object must stay recognisable."""
+    n, channels = start.shape[:2]
+    both = photometric(torch.cat((start, current), dim=1), generator, strength=0.3)
+    order = torch.rand(n, channels, generator=generator).argsort(dim=1)
+    both = both.gather(1, torch.cat((order, order + channels), dim=1)[..., None, None].expand_as(both))
+    mirrored = torch.rand(n, generator=generator) < 0.5
+    both = torch.where(mirrored[:, None, None, None], both.flip(-1), both)
+    mask = torch.where(mirrored[:, None, None], mask.flip(-1), mask)
+    u, v = where.unbind(dim=1)
+    where = torch.stack((torch.where(mirrored, 1 - u, u), v), dim=1)
+    return both[:, :channels], mask, both[:, channels:], where
+
+
 def _inputs(
     start: Float[Tensor, "n c h w"], mask: Bool[Tensor, "n h w"], current: Float[Tensor, "n c h w"]
 ) -> Float[Tensor, "n c2 h w"]:
-    """What the network sees: both frames, the mask, and the likeness in colour to the marked object."""
+    """What the network sees: both frames, the mask, and where either frame is like the marked object in colour."""
     marked = mask[:, None].to(start)
     colour = (start * marked).sum(dim=(-2, -1), keepdim=True) / marked.sum(dim=(-2, -1), keepdim=True).clamp(min=1)
-    distance = (current - colour).square().sum(dim=1, keepdim=True)
-    return torch.cat((current, start, marked, (-distance / (2 * COLOUR_SCALE**2)).exp()), dim=1)
+    now, then = (
+        (-(frame - colour).square().sum(dim=1, keepdim=True) / (2 * COLOUR_SCALE**2)).exp()
+        for frame in (current, start)
+    )
+    return torch.cat((current, start, marked, now, then * (1 - marked)), dim=1)
 
 
 def _batches(

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.evaluation.effector import EffectorProbe
-from dreamdojo.evaluation.keypoints import MIN_VISIBLE_PIXELS, ProbeError, position_error
-from dreamdojo.evaluation.objects import ObjectProbe
+from dreamdojo.evaluation.keypoints import ProbeError, position_error
+from dreamdojo.evaluation.objects import MIN_VISIBLE_PIXELS, ObjectProbe
 from dreamdojo.metrics import (
     Interval,
     gradient_energy_ratio,

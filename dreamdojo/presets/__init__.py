@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from dreamdojo.errors import ConfigError
 from dreamdojo.presets.nano import NANO as NANO
+from dreamdojo.presets.nano import NANO_FOUNDATION as NANO_FOUNDATION
 from dreamdojo.presets.preset import DataAmounts as DataAmounts
 from dreamdojo.presets.preset import Preset as Preset
 
-PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (NANO,)}
+PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (NANO, NANO_FOUNDATION)}
 
 
 def find_preset(name: str) -> Preset:
@@ -21,4 +22,4 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-__all__ = ["NANO", "PRESETS", "DataAmounts", "Preset", "find_preset"]
+__all__ = ["NANO", "NANO_FOUNDATION", "PRESETS", "DataAmounts", "Preset", "find_preset"]

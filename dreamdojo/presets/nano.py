@@ -1,5 +1,7 @@
 """`nano`: the whole chain on a laptop with two cores, in a quarter of an hour."""
 
+from dataclasses import replace
+
 from dreamdojo.latent_action.model import LatentActionConfig
 from dreamdojo.latent_action.train import LatentActionTraining
 from dreamdojo.presets.preset import DataAmounts, Preset
@@ -74,3 +76,20 @@ NANO = Preset(
         teacher=SamplerConfig(steps=8),
     ),
 )
+
+
+def _longer(fit: FitConfig, steps: int) -> FitConfig:
+    return replace(fit, steps=steps, warmup_steps=100, ema_decay=0.999)
+
+
+NANO_FOUNDATION = replace(
+    NANO,
+    name="nano-foundation",
+    data=DataAmounts(human_minutes=60, robot_minutes=20),
+    tokenizer_training=replace(NANO.tokenizer_training, fit=_longer(NANO.tokenizer_training.fit, 1800)),
+    latent_action_training=replace(NANO.latent_action_training, fit=_longer(NANO.latent_action_training.fit, 1200)),
+    pretraining=replace(NANO.pretraining, fit=_longer(NANO.pretraining.fit, 3500)),
+    posttraining=replace(NANO.posttraining, fit=_longer(NANO.posttraining.fit, 2500)),
+    student=replace(NANO.student, fit=_longer(NANO.student.fit, 400)),
+)
+"""The models of `nano` that ship: more data and about an hour of one core (`make weights`)."""

@@ -19,6 +19,7 @@ from dreamdojo.video.container import ffmpeg_errors, frame_rate, open_video, sho
 from dreamdojo.video.pixels import to_gray12, to_rgb
 from dreamdojo.video.resize import Size, resize
 
+_INDEXED = frozenset(("mov", "mp4", "matroska", "webm"))
 _DEFAULT_RATE = 30.0
 """Assumed only for the tolerance of a timestamp, where a stream states no rate."""
 
@@ -47,12 +48,24 @@ class VideoReader:
         self.num_decoded = 0
         self._pixels = pixels
         self._reformatter = VideoReformatter()
+        self._pts: np.ndarray | None = None
+        self._open()
+
+    def _open(self) -> None:
         self._container, self._stream, self._time_base = open_video(self.path)
         self._stream.codec_context.thread_count = 1
-        self._start = self._stream.start_time or 0
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._last: av.VideoFrame | None = None
-        self._pts: np.ndarray | None = None
+
+    @property
+    def _can_seek(self) -> bool:
+        """Whether the container keeps an index by time that can be trusted (MP4, Matroska and their kin)."""
+        return not _INDEXED.isdisjoint(self._container.format.name.split(","))
+
+    @property
+    def _start(self) -> int:
+        """Timestamp of the first frame; other containers' headers do not know it."""
+        return self._stream.start_time or 0 if self._can_seek else int(self._all_pts()[0])
 
     def __enter__(self) -> VideoReader:
         return self
@@ -142,7 +155,7 @@ class VideoReader:
 
     def _sweep(self) -> Iterator[av.VideoFrame]:
         expected, count = self.num_frames or 0, 0
-        self._seek(self._start)
+        self._rewind()
         while (frame := self._next()) is not None:
             count += 1
             yield frame
@@ -170,12 +183,13 @@ class VideoReader:
     def _find(self, target: int, tolerance: int) -> av.VideoFrame:
         if self._last is not None and abs(_pts(self._last) - target) <= tolerance:
             return self._last
-        if not self._goes_on_to(target):
-            self._seek(target)
+        latest = target + tolerance
+        if not self._goes_on_to(latest):
+            self._seek(latest)
         while (frame := self._next()) is not None:
             if _pts(frame) >= target - tolerance:
                 break
-        if frame is None or _pts(frame) > target + tolerance:
+        if frame is None or _pts(frame) > latest:
             nearest = "" if frame is None else f", the next is at {self._seconds(_pts(frame)):.3f} s"
             raise unreadable(self.path, f"no frame at {self._seconds(target):.3f} s{nearest}")
         return frame
@@ -191,28 +205,30 @@ class VideoReader:
         return index[place].timestamp <= _pts(self._last)
 
     def _seek(self, target: int) -> None:
-        """Stand before the keyframe from which `target` decodes."""
-        back = 0
-        while True:
-            goal = max(target - back, self._start)
-            with ffmpeg_errors(self.path):
-                self._container.seek(goal, stream=self._stream, backward=True)
-                self._frames = self._container.decode(self._stream)
-            self._last = None
-            # Indices count decoding times, which run ahead of display times where frames are reordered.
-            frame = self._next() if goal > self._start else None
-            if frame is None:
-                if goal > self._start:
-                    raise unreadable(self.path, "no frame after a jump to a keyframe")
-                return
-            if _pts(frame) <= target:
-                self._frames = _chain(frame, self._frames)
-                self.num_decoded -= 1
-                self._last = None
-                return
-            back = max(2 * back, round(1 / self._time_base))
+        """Stand before a frame from which `target` decodes: the keyframe before it, or the beginning."""
+        if not self._can_seek or target <= self._start:
+            self._rewind()
+            return
+        with ffmpeg_errors(self.path):
+            self._container.seek(target, stream=self._stream, backward=True)
+            self._frames = self._container.decode(self._stream)
+        first = self._next()
+        if first is None or _pts(first) > target:
+            # The keyframe is decoded before `target` but shown after it (an open group of pictures).
+            self._rewind()
+            return
+        self._last = None
+        self.num_decoded -= 1
+        self._frames = _chain(first, self._frames)
+
+    def _rewind(self) -> None:
+        """Stand at the beginning. Not every container can seek there, so the file is opened anew."""
+        self._container.close()
+        self._open()
+        self._frames = self._container.decode(self._stream)
 
     def _next(self) -> av.VideoFrame | None:
+        self._last = None  # so that after an error nobody goes on from here
         with ffmpeg_errors(self.path):
             frame = next(self._frames, None)
         if frame is None:
@@ -232,10 +248,10 @@ class VideoReader:
     def _all_pts(self) -> np.ndarray:
         if self._pts is None:
             with ffmpeg_errors(self.path):
-                self._container.seek(self._start, stream=self._stream, backward=True)
+                self._rewind()
                 packets = (p for p in self._container.demux(self._stream) if p.size and not p.is_discard)
                 pts = [packet.pts if packet.pts is not None else packet.dts for packet in packets]
-            self._last, self._frames = None, iter(())
+            self._rewind()
             if not pts or None in pts:
                 raise unreadable(self.path, "no frames" if not pts else "packets without timestamps")
             self._pts = np.sort(np.asarray(pts, dtype=np.int64))

@@ -167,7 +167,7 @@ class Page:
     def send(self, **message):
         self.socket.send(json.dumps(message))
 
-    def next(self, timeout=5.0):
+    def next(self, timeout=15.0):
         """The next message: a dict, or the header of a frame with its decoded pictures."""
         message = self.socket.recv(timeout)
         if isinstance(message, str):
@@ -185,7 +185,7 @@ class Page:
     def shown(self, header):
         self.send(type="shown", sequence=header["sequence"])
 
-    def until(self, wanted, timeout=5.0):
+    def until(self, wanted, timeout=15.0):
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if wanted(message := self.next(deadline - time.monotonic())):

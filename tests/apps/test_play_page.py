@@ -21,6 +21,8 @@ ARGUMENTS = (
     "--disable-sync",
 )
 
+expect.set_options(timeout=20_000)
+
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs {CHROMIUM}: apt-get install chromium"),
@@ -42,6 +44,7 @@ def visit(chromium):
 
     def open_page(url, *, width=1280, height=800, state="Live", prepare=lambda page: None, **context):
         opened = chromium.new_context(viewport={"width": width, "height": height}, **context)
+        opened.set_default_timeout(20_000)
         page = stack.enter_context(contextlib.closing(opened)).new_page()
         page.on("console", lambda message: complaints.append(message.text) if message.type != "log" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -71,11 +74,11 @@ def reaches(page, meter, least):
 
 
 def eventually(page, holds):
-    for _ in range(200):
+    for _ in range(800):
         if holds():
             return
         page.wait_for_timeout(25)
-    raise AssertionError("it did not come true within 5 seconds")
+    raise AssertionError("it did not come true within 20 seconds")
 
 
 def number(page, meter):
@@ -91,10 +94,10 @@ def test_keys_drive_both_worlds_and_the_page_says_how_fast(visit, tmp_path):
         reaches(page, "fps", 10)
         page.keyboard.up("KeyW")
         reaches(page, "trip", 0)
+        reaches(page, "latency", 1)
         page.screenshot(path=tmp_path / "desktop.png")
 
         assert page.locator("#views figure").count() == 2
-        assert number(page, "latency") > 0
         assert number(page, "dropped") >= 0
 
 
@@ -205,7 +208,7 @@ def test_a_server_that_goes_and_comes_back_is_found_again(visit):
         expect(page.locator("#state")).to_have_text("Reconnecting")
         expect(page.locator("#reset")).to_be_disabled()
     with serving(worlds, port=int(url.rpartition(":")[2])):
-        expect(page.locator("#state")).to_have_text("Live", timeout=10_000)
+        expect(page.locator("#state")).to_have_text("Live")
         before = pictures(page)
         page.keyboard.down("KeyW")
         wait_for_another(page, before[0])

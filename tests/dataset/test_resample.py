@@ -36,6 +36,10 @@ def test_whole_ratios_keep_every_nth_frame_up_to_the_last(datasets: dict[float, 
         assert resample(datasets[fps], episode, 10).frame_indices.tolist() == list(range(0, length, fps // 10))
 
 
+def test_of_two_equally_near_frames_the_earlier_is_kept(datasets: dict[float, Dataset]) -> None:
+    assert resample(datasets[25], 1, 10).frame_indices.tolist() == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 30]
+
+
 @pytest.mark.parametrize("fps", [4, 5])
 def test_slower_sources_keep_their_own_rate_and_repeat_nothing(datasets: dict[float, Dataset], fps: int) -> None:
     result = resample(datasets[fps], 1, 10)

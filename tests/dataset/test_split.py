@@ -28,6 +28,16 @@ def test_a_split_that_the_dataset_states_is_followed(tmp_path: Path) -> None:
     assert split_episodes(open_dataset(tmp_path / "d"), test_fraction=0.5, seed=7) == ([0, 2], [1])
 
 
+def test_where_all_is_for_training_some_is_held_out_and_what_is_for_testing_is_not_trained_on(
+    tmp_path: Path, plain: Dataset
+) -> None:
+    train = open_dataset(write_numbered_dataset(tmp_path / "train", [2] * 10, split="train"))
+    assert split_episodes(train, test_fraction=0.3, seed=1) == split_episodes(plain, test_fraction=0.3, seed=1)
+    test = open_dataset(write_numbered_dataset(tmp_path / "test", [2] * 3, split="test"))
+    with pytest.raises(DataError, match="expected episodes of the split train, found only test"):
+        split_episodes(test, test_fraction=0.3, seed=1)
+
+
 def test_one_episode_cannot_be_split(tmp_path: Path, plain: Dataset) -> None:
     dataset = open_dataset(write_numbered_dataset(tmp_path / "d", [5]))
     with pytest.raises(DataError, match="at least 2 episodes"):

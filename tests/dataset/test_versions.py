@@ -186,7 +186,7 @@ def write_old(root: Path, version: str) -> Path:
         numbers = np.arange(len(rows))
         columns = {
             "action": pa.array(rows.tolist(), pa.list_(pa.float32())),
-            "timestamp": pa.array(numbers / 10, pa.float32()),
+            "timestamp": pa.array((numbers + 1) / 10, pa.float32()),  # some recorders count from the end of a frame
             "frame_index": pa.array(numbers),
             "episode_index": pa.array(np.full(len(rows), index)),
             "index": pa.array(numbers + 7 * index),

@@ -88,7 +88,9 @@ def write_toy(root: Path, *, depth: bool = True) -> list[Recording]:
     return recordings
 
 
-def write_numbered_dataset(root: Path, lengths: list[int], *, fps: float = 10, actions: bool = True) -> Path:
+def write_numbered_dataset(
+    root: Path, lengths: list[int], *, fps: float = 10, actions: bool = True, split: str | None = None
+) -> Path:
     """Pictures that carry `100 * episode + frame`; the velocity is the frame's number, the grip its square."""
     spec = {"head": CameraSpec(height=32, width=32)}
     with DatasetWriter(root, fps=fps, embodiment=BODY if actions else HUMAN, cameras=spec, codec=CODEC) as writer:
@@ -106,6 +108,7 @@ def write_numbered_dataset(root: Path, lengths: list[int], *, fps: float = 10, a
                 frames={"head": numbered(range(100 * index, 100 * index + length), 32, 32)},
                 columns=columns if actions else {},
                 task="count",
+                meta={"split": split} if split else None,
                 codec=CODEC,
             )
             writer.add(episode)

@@ -30,7 +30,7 @@ def test_a_window_decodes_from_its_keyframe_to_its_last_frame_only(video: Path) 
     with VideoReader(video) as reader:
         for first in (0, 8, 13, 40, 52, 5):
             before = reader.num_decoded
-            times = np.arange(first, first + 6) / 10
+            times = np.arange(first, first + 6) / 10 - 1e-4  # as inexact as float32 seconds
             assert numbers_in(reader.read_at(times)) == list(range(first, first + 6))
             assert reader.num_decoded - before <= first % 8 + 6
 
@@ -84,12 +84,22 @@ def test_a_missing_duration_and_frame_count_are_counted(tmp_path: Path) -> None:
     assert numbers_in(read_frames(path, [0, 24, 12])) == [0, 24, 12]
 
 
-def test_reordered_frames_are_found(tmp_path: Path) -> None:
-    path = tmp_path / "b_frames.mp4"
-    _mux(path, numbered(range(50)), np.arange(50) / 10, options={"bf": "3", "g": "12", "b-adapt": "0"})
-    asked = [49, 11, 12, 13, 1, 30]
+X264 = {"bf": "3", "g": "12", "b-adapt": "0", "sc_threshold": "0", "x264-params": "open-gop=1"}
+X265 = {"x265-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:b-adapt=0:scenecut=0:pools=none:log-level=none"}
+
+
+@pytest.mark.parametrize("format", ["mp4", "matroska", "mpegts"])
+@pytest.mark.parametrize(("encoder", "options"), [("libx264", X264), ("libx265", X265)], ids=["h264", "hevc"])
+def test_reordered_frames_are_found(tmp_path: Path, format: str, encoder: str, options: dict[str, str]) -> None:
+    """Open groups of pictures, as phones record them: some frames before a keyframe are decoded after it."""
+    path = tmp_path / "b_frames"
+    frames = numbered(range(50), 64, 64)  # x265 overruns its buffers below 64 pixels when it reorders frames
+    _mux(path, frames, np.arange(50) / 10, encoder=encoder, options=options, format=format)
+    asked = [49, 0, 10, 11, 12, 13, 1, 30]
     assert numbers_in(read_frames(path, asked)) == asked
-    assert numbers_in(read_frames(path, [number / 10 for number in asked])) == asked
+    for number in asked:
+        with VideoReader(path) as reader:
+            assert numbers_in(reader.read_at([number / 10])) == [number], "a jump to any frame finds it"
 
 
 def test_frames_hidden_by_an_edit_list_do_not_count(tmp_path: Path) -> None:
@@ -154,13 +164,12 @@ def test_a_video_cut_short_names_what_decodes(tmp_path: Path) -> None:
 
 def test_damage_in_the_middle_is_never_passed_on(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    path = tmp_path / "damaged.mp4"
+    path = tmp_path / "hit.mp4"
     encode(path, rng.integers(0, 255, (24, 32, 32, 3), dtype=np.uint8), 10, VideoCodec())
     data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 100] = bytes(value ^ 0x5A for value in data[middle : middle + 100])
+    data[len(data) // 2 : len(data) * 2 // 3] = bytes(len(data) * 2 // 3 - len(data) // 2)
     path.write_bytes(data)
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match=r"a damaged frame at 1\."):
         list(iter_frames(path))
 
 
@@ -182,11 +191,12 @@ def _mux(
     container_options: dict[str, str] | None = None,
     rotation: int = 0,
     format: str | None = None,
+    encoder: str = "libx264",
 ) -> None:
     """A video with frames at arbitrary times, written as other programs would."""
     ticks = Fraction(1, 1000)
     with av.open(str(path), "w", format=format, options=container_options or {}) as container:
-        stream = container.add_stream("libx264", rate=round(len(times) / max(times[-1], 0.1)))
+        stream = container.add_stream(encoder, rate=round(len(times) / max(times[-1], 0.1)))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = ticks

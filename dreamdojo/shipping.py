@@ -11,22 +11,22 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from dreamdojo import stages
 from dreamdojo.commands import PresetCommand, all_episodes, console
-from dreamdojo.demo import StageClock, describe, simulate_datasets, write_findings
-from dreamdojo.judge import Truths
+from dreamdojo.demo import STAGES, StageClock
+from dreamdojo.dojo.simulate import simulate_demo
+from dreamdojo.judge import Truths, describe, write_findings
 from dreamdojo.latent_action.model import LatentActionModel
 from dreamdojo.presets import Preset
 from dreamdojo.stages import Run
 from dreamdojo.tokenizer.model import Tokenizer
 from dreamdojo.training.checkpoint import load_model, read_about, save_model
 from dreamdojo.training.files import read_json
-from dreamdojo.training.fit import FitConfig
 from dreamdojo.world_model.model import WorldModel
 
 SHIPPED = {
@@ -36,30 +36,23 @@ SHIPPED = {
     "teacher": WorldModel,
     "student": WorldModel,
 }
-STAGES = ("data", "tokenizer", "latent actions", "pre-training", "post-training", "student", "evaluation")
 
 
 @dataclass(kw_only=True)
 class TrainFoundation(PresetCommand):
     """Train and package the models that ship."""
 
-    human_minutes: float = 60.0
-    """Minutes of human video to simulate."""
-    robot_minutes: float = 20.0
-    """Minutes of robot episodes to simulate."""
-    more_steps: float = 4.0
-    """How many times the preset's steps to train."""
     package: bool = True
     """Whether to put the result into the package."""
 
     def run(self) -> None:
         """Train every stage, evaluate, and package."""
-        preset = longer(self.preset, self.more_steps, self.human_minutes, self.robot_minutes)
-        run = replace(self.open_run(), preset=preset)
+        run = self.open_run()
+        preset = run.preset
         clock = StageClock(run.folder / "seconds.json", STAGES)
         folder = run.folder / "data"
         with clock("data"):
-            simulate_datasets(run, folder)
+            simulate_demo(folder, preset.data, workers=run.workers, progress=run.progress)
         human, robot, held_out = (all_episodes(folder / name) for name in ("human", "arm", "arm_test"))
         with clock("tokenizer"):
             stages.tokenizer_stage(run, [human, robot])
@@ -76,24 +69,7 @@ class TrainFoundation(PresetCommand):
         with clock("evaluation"):
             write_findings(run, held_out, truths, sheet, clock.seconds)
         if self.package:
-            package_weights(run, Path(__file__).parent / "weights" / preset.name)
-
-
-def longer(preset: Preset, factor: float, human_minutes: float, robot_minutes: float) -> Preset:
-    """The preset with more data, and every stage's steps multiplied."""
-
-    def more(fit: FitConfig) -> FitConfig:
-        return replace(fit, steps=round(fit.steps * factor), ema_decay=0.999)
-
-    return replace(
-        preset,
-        data=replace(preset.data, human_minutes=human_minutes, robot_minutes=robot_minutes),
-        tokenizer_training=replace(preset.tokenizer_training, fit=more(preset.tokenizer_training.fit)),
-        latent_action_training=replace(preset.latent_action_training, fit=more(preset.latent_action_training.fit)),
-        pretraining=replace(preset.pretraining, fit=more(preset.pretraining.fit)),
-        posttraining=replace(preset.posttraining, fit=more(preset.posttraining.fit)),
-        student=replace(preset.student, fit=more(preset.student.fit)),
-    )
+            package_weights(run, Path(__file__).parent / "weights" / preset.name.removesuffix("-foundation"))
 
 
 def package_weights(run: Run, target: Path) -> None:
