@@ -7,7 +7,6 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import TextIO
 
 from dreamdojo.errors import ConfigError, DreamDojoError
 
@@ -37,15 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Threads that spin while they wait lose several times their speed as soon as something else runs beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not arguments or arguments[0] in ("-h", "--help"):
-        _say(_overview())
+        sys.stdout.write(_overview() + "\n")
         return
     try:
         _run(arguments[0], arguments[1:])
     except DreamDojoError as error:
-        _say(f"{type(error).__name__}: {error}", to=sys.stderr)
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        _say("Stopped. What was done is kept: the same command goes on from there.", to=sys.stderr)
+        sys.stderr.write("Stopped. What was done is kept: the same command goes on from there.\n")
         raise SystemExit(130) from None
 
 
@@ -82,7 +81,3 @@ def _overview() -> str:
             "dreamdojo COMMAND --help shows a command's options. Presets: nano.",
         ]
     )
-
-
-def _say(text: str, to: TextIO | None = None) -> None:
-    (to or sys.stdout).write(text + "\n")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -62,14 +63,14 @@ class PresetCommand(Command):
         return NANO, list(arguments)
 
     @classmethod
-    def with_preset(cls, preset: Preset) -> Self:
-        """An instance whose other required fields are still to be given."""
-        required: dict[str, Any] = {name: tyro.MISSING for name in cls._required()}
-        return cls(preset=preset, run_folder=Path("runs") / preset.name, **required)
-
-    @classmethod
-    def _required(cls) -> tuple[str, ...]:
-        return ()
+    def with_preset(cls, preset: Preset) -> PresetCommand:
+        """A command of the preset whose other required options are still to be given."""
+        blank = object.__new__(cls)  # tyro asks for what is missing, so the fields are not checked here
+        for each in dataclasses.fields(cls):
+            default = tyro.MISSING if each.default is dataclasses.MISSING else each.default
+            setattr(blank, each.name, default)
+        blank.preset, blank.run_folder = preset, Path("runs") / preset.name
+        return blank
 
     def open_run(self) -> Run:
         """The run, after saying what was chosen and why."""
@@ -187,10 +188,6 @@ class TrainTokenizer(PresetCommand):
     data: tuple[Path, ...]
     """Datasets whose frames to learn."""
 
-    @classmethod
-    def _required(cls) -> tuple[str, ...]:
-        return ("data",)
-
     def run(self) -> None:
         """Train."""
         stages.tokenizer_stage(self.open_run(), [all_episodes(path) for path in self.data])
@@ -204,10 +201,6 @@ class _OfDataset(PresetCommand):
     """The dataset."""
     camera: str | None = None
     """Its camera, where it has several."""
-
-    @classmethod
-    def _required(cls) -> tuple[str, ...]:
-        return ("data",)
 
     def episodes(self) -> Episodes:
         """All episodes of the dataset."""
@@ -258,10 +251,6 @@ class _OfRobot(PresetCommand):
     """Use only the first episodes that fill so many minutes."""
     test_fraction: float = 0.2
     """Share of its episodes that are held out (a split that the dataset declares goes first)."""
-
-    @classmethod
-    def _required(cls) -> tuple[str, ...]:
-        return ("robot",)
 
     def split(self) -> tuple[Episodes, Episodes]:
         """Training and held-out episodes."""

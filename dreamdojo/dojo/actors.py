@@ -1,4 +1,4 @@
-"""Scripted actors: someone who tries one task after another, at their own pace and with a hand that is not quite steady."""
+"""Scripted actors: someone who tries one task after another, at their own pace, with a not quite steady hand."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ import numpy as np
 
 from dreamdojo.dojo.control import Wish
 from dreamdojo.dojo.geometry import wrap
-from dreamdojo.dojo.plans import TASKS, Plan, Skill, Task, Waypoint, make_plan
+from dreamdojo.dojo.plans import TASKS, Plan, Skill, Waypoint, make_plan
 from dreamdojo.dojo.simulation import Simulation
 from dreamdojo.errors import ConfigError
 
-TASK_WEIGHTS: Mapping[Task, float] = {"pick_place": 0.45, "push": 0.3, "topple": 0.1, "wander": 0.15}
+TASK_WEIGHTS: Mapping[str, float] = {"pick_place": 0.45, "push": 0.3, "topple": 0.1, "wander": 0.15}
 """How often each task is tried."""
 
 _ARRIVED = 0.008  # metres
 _TURNED = 0.06  # radians
 _PATIENCE = 30  # frames that a waypoint is tried for
 _TREMOR_MEMORY = 0.7  # share of the tremor that is kept from frame to frame
+
+
+def check_tasks(tasks: Mapping[str, float]) -> None:
+    """Check that tasks exist and can be drawn by weight.
+
+    Raises:
+        ConfigError: if one is unknown, or none has a positive weight.
+    """
+    if set(tasks) - set(TASKS) or min(tasks.values(), default=0) < 0 or sum(tasks.values()) <= 0:
+        raise ConfigError(f"expected weights, not all zero, for tasks of {', '.join(TASKS)}, got {dict(tasks)}")
 
 
 class Actor:
@@ -41,10 +51,9 @@ class Actor:
         rng: np.random.Generator,
         *,
         skill: Skill | None = None,
-        tasks: Mapping[Task, float] = TASK_WEIGHTS,
+        tasks: Mapping[str, float] = TASK_WEIGHTS,
     ) -> None:
-        if set(tasks) - set(TASKS) or min(tasks.values(), default=0) < 0 or sum(tasks.values()) <= 0:
-            raise ConfigError(f"expected weights, not all zero, for tasks of {', '.join(TASKS)}, got {dict(tasks)}")
+        check_tasks(tasks)
         self._simulation, self._rng = simulation, rng
         self._skill = skill or Skill.of(simulation.difficulty)
         self._speed = float(rng.uniform(*simulation.difficulty.speed))

@@ -1,4 +1,4 @@
-"""Colours, table patterns and light. Colours are RGB in [0, 1]; a textured table costs no more to draw than a plain one."""
+"""Colours, table patterns and light. Colours are RGB in [0, 1]; a patterned table is as fast to draw as a plain one."""
 
 from __future__ import annotations
 

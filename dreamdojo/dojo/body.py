@@ -1,5 +1,8 @@
 """What a body is: a chain of joints that ends in fingers, described by data, so that control is written once."""
 
+# mujoco's names come from compiled modules without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import math

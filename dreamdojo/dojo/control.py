@@ -1,8 +1,8 @@
 """Control modes: what an action means, and what joint positions it asks for.
 
-A mode is three functions: one declares the fields of an action, one turns an action into the next command, and one finds
-the action that moves the effector as wished, so that one scripted actor demonstrates every mode. `CONTROL_MODES` is the
-table of them.
+A mode is three functions: one declares the fields of an action, one turns an action into the next command, and one
+finds the action that moves the effector as wished, so that one scripted actor demonstrates every mode.
+`CONTROL_MODES` is the table of them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ TURN_LIMIT = 1.5
 """Of the effector about the vertical, rad/s."""
 JOINT_LIMIT = 2.0
 """Of each joint, rad/s."""
-LEAD = 0.05
+LEAD = 0.02
 """How far the commanded effector may run ahead of the real one when something blocks it, metres."""
+JOINT_LEAD = 0.15
+"""How far each commanded joint may, radians."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,15 +105,12 @@ def clip_action(embodiment: Embodiment, action: np.ndarray) -> np.ndarray:
     return np.clip(action, low, high)
 
 
-def held_back(command: Command, position: np.ndarray) -> Command:
-    """The command, no further than `LEAD` from where the effector really is, so that it does not wind up."""
+def held_back(command: Command, position: np.ndarray, joints: np.ndarray) -> Command:
+    """The command, kept close to where the effector and the joints really are, so that it does not wind up."""
     ahead = command.position - position
-    distance = float(np.linalg.norm(ahead))
-    if distance <= LEAD:
-        return command
-    return Command(
-        position=position + ahead * (LEAD / distance), yaw=command.yaw, joints=command.joints, opening=command.opening
-    )
+    share = min(1.0, LEAD / max(float(np.linalg.norm(ahead)), 1e-9))
+    near = np.clip(command.joints, joints - JOINT_LEAD, joints + JOINT_LEAD)
+    return Command(position=position + share * ahead, yaw=command.yaw, joints=near, opening=command.opening)
 
 
 def _opening() -> Field:

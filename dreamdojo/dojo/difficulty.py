@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from dreamdojo.errors import ConfigError
 
@@ -49,7 +48,7 @@ GENTLE = Difficulty(
     top_speed=0.27,
     turn_rate=0.9,
     tremor=0.012,
-    clumsiness=0.006,
+    clumsiness=0.010,
     gap=0.025,
     camera_shift=0.008,
     camera_turn=0.015,
@@ -63,7 +62,7 @@ NORMAL = Difficulty(
     top_speed=0.38,
     turn_rate=1.3,
     tremor=0.02,
-    clumsiness=0.008,
+    clumsiness=0.012,
     gap=0.015,
     camera_shift=0.015,
     camera_turn=0.025,
@@ -77,7 +76,7 @@ CLUTTER = Difficulty(
     top_speed=0.6,
     turn_rate=2.0,
     tremor=0.03,
-    clumsiness=0.01,
+    clumsiness=0.014,
     gap=0.004,
     camera_shift=0.025,
     camera_turn=0.04,
@@ -85,13 +84,11 @@ CLUTTER = Difficulty(
 )
 """Many objects that touch each other and hands in a hurry."""
 
-DifficultyName = Literal["gentle", "normal", "clutter"]
-
-DIFFICULTIES: Mapping[DifficultyName, Difficulty] = {"gentle": GENTLE, "normal": NORMAL, "clutter": CLUTTER}
+DIFFICULTIES: Mapping[str, Difficulty] = {"gentle": GENTLE, "normal": NORMAL, "clutter": CLUTTER}
 """The named difficulties."""
 
 
-def find_difficulty(difficulty: Difficulty | DifficultyName) -> Difficulty:
+def find_difficulty(difficulty: Difficulty | str) -> Difficulty:
     """A difficulty by its name, or itself.
 
     Raises:

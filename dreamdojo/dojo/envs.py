@@ -8,12 +8,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from dreamdojo.dojo.difficulty import GENTLE, Difficulty, DifficultyName, find_difficulty
+from dreamdojo.dojo.difficulty import GENTLE, Difficulty, find_difficulty
 from dreamdojo.dojo.layout import Errand, draw_layout, with_errand
 from dreamdojo.dojo.plans import Task
 from dreamdojo.dojo.scene import GOAL_RADIUS
 from dreamdojo.dojo.simulation import Simulation, UnstablePhysics
-from dreamdojo.dojo.splits import SEEDS_PER_SPLIT, Split, seed_of
+from dreamdojo.dojo.splits import SEEDS_PER_SPLIT, seed_of
 from dreamdojo.errors import ConfigError
 
 ObservationDict = dict[str, np.ndarray]
@@ -25,11 +25,11 @@ _LIFTED = 0.03  # metres above where it stood
 class ErrandEnv(gymnasium.Env[ObservationDict, np.ndarray]):
     """A scene with an errand.
 
-    Observation: `pixels`, `(size, size, 3)` uint8, and `state`, the body's proprioception as its embodiment declares it.
-    Action: the embodiment's, every number scaled from its declared range to [-1, 1]. Reward: minus the distance of the
-    object from the disc in metres. The episode terminates with success, or when an object leaves the table, and is
-    truncated when the physics becomes unstable. `info` holds `success`, `distance` (m), `lifted`, `unstable` and `scene`,
-    the dojo seed; `reset(options={"scene": seed})` builds that very scene.
+    Observation: `pixels`, `(size, size, 3)` uint8, and `state`, the body's proprioception as its embodiment declares
+    it. Action: the embodiment's, every number scaled from its declared range to [-1, 1]. Reward: minus the distance of
+    the object from the disc in metres. The episode terminates with success, or when an object leaves the table, and is
+    truncated when the physics becomes unstable. `info` holds `success`, `distance` (m), `lifted`, `unstable` and
+    `scene`, the dojo seed; `reset(options={"scene": seed})` builds that very scene.
 
     Args:
         body: `arm` or `human`.
@@ -54,8 +54,8 @@ class ErrandEnv(gymnasium.Env[ObservationDict, np.ndarray]):
         *,
         body: str = "arm",
         control: str = "end_effector_velocity",
-        difficulty: Difficulty | DifficultyName = GENTLE,
-        split: Split = "train",
+        difficulty: Difficulty | str = GENTLE,
+        split: str = "train",
         size: int = 128,
         render_mode: str | None = None,
         render_size: int = 256,

@@ -50,7 +50,7 @@ def multiply(first: Sequence[float], second: Sequence[float]) -> Quaternion:
     )
 
 
-def matrix(quaternion: Sequence[float]) -> np.ndarray:
+def matrix(quaternion: Sequence[float] | np.ndarray) -> np.ndarray:
     """The `(3, 3)` rotation matrix of a unit quaternion."""
     w, x, y, z = quaternion
     return np.array(

@@ -1,5 +1,8 @@
 """The human: a sleeve, a forearm and a right hand whose four fingers and thumb curl around things."""
 
+# mujoco's names come from compiled modules without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import colorsys
@@ -93,9 +96,7 @@ def _add_thumb(spec: mujoco.MjSpec, hand: mujoco.MjsBody) -> None:
     # The thumb leaves the palm's upper edge, stands off it, and closes towards the fingers.
     base = hand.add_body(name="thumb_base", pos=(0.022, 0.026, -0.012), quat=axis_angle((0, 1, 0), 0.95), gravcomp=1)
     add_rod(base, (0, 0, 0), (0.042, -0.006, 0), 0.0125, "skin")
-    _add_finger(
-        spec, base, "thumb", root=(0.042, -0.006, 0), axis=(0, -1, 0), lengths=(0.036, 0.030), radius=0.0105
-    )
+    _add_finger(spec, base, "thumb", root=(0.042, -0.006, 0), axis=(0, -1, 0), lengths=(0.036, 0.030), radius=0.0105)
 
 
 def _materials(rng: np.random.Generator) -> dict[str, Colour]:

@@ -4,6 +4,9 @@ Each step solves `dq = J^T (J J^T + damping^2 I)^-1 e` for the six errors `e` of
 the joint that is left over towards the body's rest posture within the null space of `J`.
 """
 
+# mujoco's names come from compiled modules without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import mujoco

@@ -94,10 +94,7 @@ def draw_layout(seed: int, difficulty: Difficulty, body: Body) -> Layout:
         count = max(count, 2)
     makers = HELD_OUT_SHAPES if split == "ood_shape" else TRAIN_SHAPES
     shapes = [makers[str(rng.choice(list(makers)))](rng) for _ in range(count)]
-    if split == "ood_layout":
-        places = _row_and_stack(rng, shapes)
-    else:
-        places = _scatter(rng, shapes, difficulty.gap)
+    places = _row_and_stack(rng, shapes) if split == "ood_layout" else _scatter(rng, shapes, difficulty.gap)
     objects = []
     for shape, (position, quaternion) in zip(shapes, places, strict=True):
         word, colour = object_colour(rng, held_out=split == "ood_colour")
@@ -117,9 +114,7 @@ def draw_layout(seed: int, difficulty: Difficulty, body: Body) -> Layout:
     start = rng.uniform((-0.08, -0.15, 0.11), (0.12, 0.12, 0.17))
     x, y, z = (float(value) for value in np.clip(start, low, high))
     yaw = float(rng.uniform(-0.4, 0.4)) + sum(body.yaw_range) / 2
-    return Layout(
-        seed=seed, split=split, objects=tuple(objects), look=look, start=(x, y, z), start_yaw=yaw
-    )
+    return Layout(seed=seed, split=split, objects=tuple(objects), look=look, start=(x, y, z), start_yaw=yaw)
 
 
 def with_errand(layout: Layout, body: Body, *, grasp: bool) -> Layout | None:
@@ -165,9 +160,7 @@ def _draw_look(rng: np.random.Generator, split: Split, difficulty: Difficulty, b
     )
 
 
-def _scatter(
-    rng: np.random.Generator, shapes: list[Shape], gap: float
-) -> list[tuple[Vector, Quaternion]]:
+def _scatter(rng: np.random.Generator, shapes: list[Shape], gap: float) -> list[tuple[Vector, Quaternion]]:
     """Places for objects side by side, at least `gap` metres apart; the gap gives way where there is no room."""
     places: list[tuple[Vector, Quaternion]] = []
     taken: list[tuple[float, float, float]] = []

@@ -38,7 +38,7 @@ class Skill:
     @classmethod
     def of(cls, difficulty: Difficulty) -> Skill:
         """The ordinary actor of a difficulty."""
-        return cls(aim_error=difficulty.clumsiness, tremor=difficulty.tremor, slip=0.12)
+        return cls(aim_error=difficulty.clumsiness, tremor=difficulty.tremor, slip=0.18)
 
 
 EXPERT = Skill(aim_error=0.0, tremor=0.0, slip=0.0)
@@ -75,7 +75,7 @@ class Plan:
     """In order."""
 
 
-def make_plan(task: Task, simulation: Simulation, rng: np.random.Generator, skill: Skill) -> Plan:
+def make_plan(task: str, simulation: Simulation, rng: np.random.Generator, skill: Skill) -> Plan:
     """A plan for a task; where the scene does not allow it, for a push."""
     plan = _MAKERS[task](simulation, rng, skill) or _push(simulation, rng, skill)
     body = simulation.body
@@ -102,7 +102,7 @@ def _pick_place(simulation: Simulation, rng: np.random.Generator, skill: Skill) 
     approach = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ np.array(body.approach)
     before = where + approach
     above = np.array([*before[:2], max(before[2], thing.shape.height + _CLEARANCE)])
-    high = where + (0, 0, rng.uniform(0.05, 0.09))
+    high = np.add(where, (0, 0, rng.uniform(0.05, 0.09)))
     margin = 0.04
     low_corner, high_corner = np.array(body.workspace_low[:2]) + margin, np.array(body.workspace_high[:2]) - margin
     place = rng.uniform(low_corner, high_corner)
@@ -115,10 +115,11 @@ def _pick_place(simulation: Simulation, rng: np.random.Generator, skill: Skill) 
     waypoints = [Waypoint(position=above, yaw=yaw)]
     if above[2] > before[2] + 0.01:
         waypoints.append(Waypoint(position=before, yaw=yaw))
-    if rng.random() < skill.slip:
+    early = rng.random() < skill.slip
+    if early:
         waypoints.append(Waypoint(position=(before + where) / 2, yaw=yaw, opening=0.0, wait=4))
     waypoints += [
-        Waypoint(position=where, yaw=yaw, slow=0.7),
+        Waypoint(position=where, yaw=yaw, opening=0.0 if early else 1.0, slow=0.7),
         Waypoint(position=where, yaw=yaw, opening=0.0, wait=5),
         Waypoint(position=high, yaw=yaw, opening=0.0, slow=0.8),
         Waypoint(position=over, yaw=yaw, opening=0.0),
@@ -219,7 +220,7 @@ def _through(
         Waypoint(position=above, opening=opening),
         Waypoint(position=start, opening=opening),
         Waypoint(position=end, opening=opening, slow=0.85),
-        Waypoint(position=end - along * 0.02 + (0, 0, 0.06), opening=opening),
+        Waypoint(position=np.add(end - along * 0.02, (0, 0, 0.06)), opening=opening),
     )
 
 
@@ -242,7 +243,7 @@ def _aim_error(rng: np.random.Generator, skill: Skill) -> np.ndarray:
     return np.array([*rng.normal(0, skill.aim_error, 2), 0.0])
 
 
-_MAKERS: Mapping[Task, Callable[[Simulation, np.random.Generator, Skill], Plan | None]] = {
+_MAKERS: Mapping[str, Callable[[Simulation, np.random.Generator, Skill], Plan | None]] = {
     "pick_place": _pick_place,
     "push": _push,
     "topple": _topple,

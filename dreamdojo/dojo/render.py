@@ -4,6 +4,9 @@ Vertices cost, not pixels: curved geoms are drawn coarsely, without multi-sampli
 layout's lighting asks for them. Colour and depth come from one pass over the scene, segmentation from a second.
 """
 
+# mujoco's names come from compiled modules without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import functools

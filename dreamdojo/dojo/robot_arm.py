@@ -1,5 +1,8 @@
 """The robot: seven hinges from a pedestal on the right of the table to a gripper with two sliding jaws."""
 
+# mujoco's names come from compiled modules without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import colorsys
@@ -62,9 +65,7 @@ def _build(spec: mujoco.MjSpec) -> None:
         )
         add_servo(spec, name, stiffness=900, damping=30, force=12)
         # The jaw's inner face lies in the middle plane when the gripper is closed.
-        add_solid(
-            jaw, box, (0.012, 0.008, 0.042), "jaw", name=f"{name}_pad", at=(0, side * 0.008, 0.048), friction=1.6
-        )
+        add_solid(jaw, box, (0.012, 0.008, 0.042), "jaw", name=f"{name}_pad", at=(0, side * 0.008, 0.048), friction=1.6)
     tool.add_site(name=EFFECTOR, pos=(0, 0, _TOOL), quat=axis_angle((1, 0, 0), math.pi), group=5)
 
 

@@ -5,6 +5,9 @@ alone. What takes tenths of a second is an OpenGL context, and one context draws
 declare the same materials and textures in the same order.
 """
 
+# mujoco's names come from compiled modules without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import mujoco

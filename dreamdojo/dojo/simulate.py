@@ -6,6 +6,9 @@ The same settings give the same bytes for any number of workers. An episode whos
 and counted, and the next seed takes its place.
 """
 
+# mujoco's names come from compiled modules without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import time
@@ -14,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
@@ -24,12 +27,11 @@ from dreamdojo.dataset.disk import write_json
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.parallel import map_in_order
 from dreamdojo.dataset.write import CameraSpec, DatasetWriter, EncodedEpisode, MetaValue, encode_episode
-from dreamdojo.dojo.actors import TASK_WEIGHTS, Actor
-from dreamdojo.dojo.difficulty import GENTLE, Difficulty, DifficultyName, find_difficulty
+from dreamdojo.dojo.actors import TASK_WEIGHTS, Actor, check_tasks
+from dreamdojo.dojo.difficulty import GENTLE, Difficulty, find_difficulty
 from dreamdojo.dojo.layout import CAMERA
-from dreamdojo.dojo.plans import Task
 from dreamdojo.dojo.simulation import Moment, Simulation, UnstablePhysics
-from dreamdojo.dojo.splits import Split, seed_of
+from dreamdojo.dojo.splits import seed_of
 from dreamdojo.dojo.truth import Truth, TruthWriter, truth_table
 from dreamdojo.errors import ConfigError, SimulationError
 
@@ -48,8 +50,8 @@ class SimulateSettings:
     """`human` or `arm`. Human episodes have no actions and no proprioception, like a person's video."""
     episodes: int
     """How many."""
-    split: Split = "train"
-    """Which range of seeds, and with it what may appear."""
+    split: str = "train"
+    """A name of `SPLITS`: which range of seeds, and with it what may appear."""
     first_index: int = 0
     """Number of the first seed within the split."""
     frames: int = 64
@@ -58,11 +60,11 @@ class SimulateSettings:
     """Frames and actions per second."""
     size: int = 128
     """Side of the square pictures in pixels."""
-    difficulty: Difficulty | DifficultyName = GENTLE
+    difficulty: Difficulty | str = GENTLE
     """What scenes and motions are drawn from, itself or by name."""
     control: str = "end_effector_velocity"
     """What the actions mean: a name of `CONTROL_MODES`."""
-    tasks: Mapping[Task, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))
+    tasks: Mapping[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))
     """How often each task is tried."""
     depth: bool = False
     """Whether to write metric depth video."""
@@ -75,13 +77,14 @@ class SimulateSettings:
                 "expected at least 1 episode, 2 frames and 16 pixels, "
                 f"got episodes={self.episodes}, frames={self.frames}, size={self.size}"
             )
-        find_difficulty(self.difficulty)
+        # Every name is checked here, before a process or a folder is made.
+        seed_of(self.split, self.first_index)
+        check_tasks(self.tasks)
+        self.simulation()
 
     def simulation(self) -> Simulation:
         """A simulation of these settings."""
-        return Simulation(
-            self.body, control=self.control, difficulty=find_difficulty(self.difficulty), fps=self.fps
-        )
+        return Simulation(self.body, control=self.control, difficulty=find_difficulty(self.difficulty), fps=self.fps)
 
     @property
     def cameras(self) -> dict[str, CameraSpec]:
@@ -140,7 +143,9 @@ def simulate(
     rejected: Counter[str] = Counter()
     frames = 0
     with writer, TruthWriter(writer.folder) as truth:
-        jobs = [_Job(settings=settings, index=i, scratch=writer.scratch) for i in range(_SPARE_SEEDS * settings.episodes)]
+        jobs = [
+            _Job(settings=settings, index=i, scratch=writer.scratch) for i in range(_SPARE_SEEDS * settings.episodes)
+        ]
         for outcome in map_in_order(_run_job, jobs, workers=workers):
             if isinstance(outcome, _Rejected):
                 rejected[outcome.reason] += 1
@@ -176,6 +181,7 @@ def recorded_embodiment(settings: SimulateSettings) -> Embodiment:
     return settings.simulation().embodiment
 
 
+@runtime_checkable
 class Amounts(Protocol):
     """How much `simulate_demo` writes."""
 
@@ -221,7 +227,7 @@ def simulate_demo(
     seconds = amounts.episode_frames / SimulateSettings(body="arm", episodes=1).fps
     for body, minutes in (("human", amounts.human_minutes), ("arm", amounts.robot_minutes)):
         train = max(1, round(minutes * 60 / seconds))
-        datasets: tuple[tuple[str, Split, int], ...] = (
+        datasets: tuple[tuple[str, str, int], ...] = (
             (body, "train", train),
             (f"{body}_test", "test", amounts.test_episodes),
         )

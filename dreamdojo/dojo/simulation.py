@@ -1,5 +1,8 @@
 """One episode's physics: a body and objects on the table, stepped by actions, looked at by a camera."""
 
+# mujoco's names come from compiled modules without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import copy
@@ -137,7 +140,7 @@ class Simulation:
 
     def commanded(self) -> Command:
         """Where the controller wants the body, held back to where it really is."""
-        return held_back(self.command, self.data.site_xpos[self._site])
+        return held_back(self.command, self.data.site_xpos[self._site], self.data.qpos[self._joint_address])
 
     def demonstrate(self, wish: Wish) -> np.ndarray:
         """The action `(a,)` float32 of this control mode that moves the effector as wished."""
@@ -262,4 +265,4 @@ class Simulation:
             for thing, other in ((first, second), (second, first)):
                 if self._object_of[thing] >= 0 and self._side_of[other]:
                     sides[self._object_of[thing], self._side_of[other]] = True
-        return sides.any(axis=1), sides[:, 1] & sides[:, 2]
+        return np.asarray(sides.any(axis=1)), sides[:, 1] & sides[:, 2]

@@ -22,11 +22,13 @@ def split_of(seed: int) -> Split:
         ConfigError: if it belongs to none.
     """
     if not 0 <= seed < len(SPLITS) * SEEDS_PER_SPLIT:
-        raise ConfigError(f"seed must lie in [0, {len(SPLITS) * SEEDS_PER_SPLIT}), got {seed}; see seed_of(split, index)")
+        raise ConfigError(
+            f"seed must lie in [0, {len(SPLITS) * SEEDS_PER_SPLIT}), got {seed}; see seed_of(split, index)"
+        )
     return SPLITS[seed // SEEDS_PER_SPLIT]
 
 
-def seed_of(split: Split, index: int) -> int:
+def seed_of(split: str, index: int) -> int:
     """Seed number `index` of a split; the inverse of `split_of`.
 
     Raises:

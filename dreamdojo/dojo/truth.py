@@ -81,7 +81,9 @@ def truth_table(episode: Sequence[Truth]) -> pa.Table:
             "effector_pixel": moment.effector_pixel,
             "object_pixels": moment.object_pixels.ravel(),
             "effector_visible_pixels": truth.picture.hand_pixels,
-            "object_visible_pixels": None if labels is None else [(labels == FIRST_OBJECT + i).sum() for i in range(count)],
+            "object_visible_pixels": None
+            if labels is None
+            else [(labels == FIRST_OBJECT + i).sum() for i in range(count)],
             "segmentation": None if labels is None else _to_png(labels),
         }
         for name, value in row.items():
@@ -132,7 +134,7 @@ class GroundTruth:
             truth = cls(path)
         except FileNotFoundError as error:
             raise DataError(
-                f"dataset {dataset}: expected {FILE_NAME}, found none. Only datasets from `dreamdojo simulate` have one."
+                f"dataset {dataset}: expected {FILE_NAME}, found none. Only simulated datasets have one."
             ) from error
         except pa.ArrowInvalid as error:
             raise DataError(f"{path}: expected a Parquet file, found {error}. Simulate the dataset again.") from error
@@ -257,7 +259,7 @@ class GroundTruth:
 
 
 def _is_inside(pixels: np.ndarray) -> np.ndarray:
-    return ((pixels >= 0) & (pixels < 1)).all(axis=-1)
+    return np.asarray(((pixels >= 0) & (pixels < 1)).all(axis=-1))
 
 
 def _to_png(labels: np.ndarray) -> bytes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dreamdojo.dataset.embodiment import Embodiment
-from dreamdojo.dojo.difficulty import GENTLE, Difficulty, DifficultyName, find_difficulty
+from dreamdojo.dojo.difficulty import GENTLE, Difficulty, find_difficulty
 from dreamdojo.dojo.layout import CAMERA
 from dreamdojo.dojo.render import Picture
 from dreamdojo.dojo.simulation import Moment, Simulation
@@ -42,7 +42,7 @@ class DojoWorld:
         body: str = "arm",
         *,
         control: str = "end_effector_velocity",
-        difficulty: Difficulty | DifficultyName = GENTLE,
+        difficulty: Difficulty | str = GENTLE,
         size: int = 128,
         fps: float = 10.0,
         actions_per_step: int = 1,
@@ -88,7 +88,7 @@ class DojoWorld:
         """Build the scene of `seed` (see `dreamdojo.dojo.splits`) and return its first observation, batch 1.
 
         Raises:
-            ConfigError: if an observation is given, for a scene cannot be built from one; or if the seed is of no split.
+            ConfigError: if an observation is given, from which no scene can be built, or the seed is of no split.
             SimulationError: if the scene of this seed does not come to rest.
         """
         if observation is not None:

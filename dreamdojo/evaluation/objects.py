@@ -42,7 +42,10 @@ MIN_VISIBLE_PIXELS = 8
 
 import os
 DIS = int(os.environ.get("DIS","1"))
-COLOUR_SCALE = 0.15
+PALETTE = 4
+"""Colours that stand for an object."""
+
+COLOUR_SCALE = float(os.environ.get("CS","0.1"))
 """Distance in colour (of unit range) at which a pixel is no longer like the marked object."""
 
 
@@ -52,7 +55,7 @@ class ObjectProbeConfig:
 
     width: int = 16
     """Channels at half size; twice and four times as many below."""
-    steps: int = 800
+    steps: int = 700
     """Optimizer steps."""
     batch: int = 32
     """Pairs of frames per step."""
@@ -64,7 +67,7 @@ class ObjectProbeConfig:
     """An object has moved if it is at least this many pixels from where it was."""
     relocated: float = 0.5
     """Share of training pairs whose object is cut out and put elsewhere."""
-    erased: float = 0.1
+    erased: float = 0.15
     """Share of training pairs whose object is taken away."""
     held_out: float = 0.15
     """Share of the episodes that the probe is judged on."""
@@ -294,13 +297,26 @@ def _inputs(
     start: Float[Tensor, "n c h w"], mask: Bool[Tensor, "n h w"], current: Float[Tensor, "n c h w"]
 ) -> Float[Tensor, "n c2 h w"]:
     """What the network sees: both frames, the mask, and where either frame is like the marked object in colour."""
+    colours = _palette(start, mask)
+    now, then = (_likeness(frame, colours) for frame in (current, start))
     marked = mask[:, None].to(start)
-    colour = (start * marked).sum(dim=(-2, -1), keepdim=True) / marked.sum(dim=(-2, -1), keepdim=True).clamp(min=1)
-    now, then = (
-        (-(frame - colour).square().sum(dim=1, keepdim=True) / (2 * COLOUR_SCALE**2)).exp()
-        for frame in (current, start)
-    )
     return torch.cat((current, start, marked, now, then * (1 - marked)), dim=1)
+
+
+def _palette(frames: Float[Tensor, "n c h w"], mask: Bool[Tensor, "n h w"]) -> Float[Tensor, "n colours c"]:
+    """The marked object's colours from its darkest to its brightest side: it may turn another to the light."""
+    brightness = frames.mean(dim=1).masked_fill(~mask, torch.inf).flatten(1)
+    order = brightness.argsort(dim=1)
+    last = (mask.sum(dim=(-2, -1)) - 1).clamp(min=0)
+    ranks = torch.linspace(0.1, 0.9, PALETTE, device=frames.device)
+    pixels = order.gather(1, (last[:, None] * ranks).round().long())
+    return frames.flatten(2).mT.gather(1, pixels[..., None].expand(-1, -1, frames.shape[1]))
+
+
+def _likeness(frames: Float[Tensor, "n c h w"], colours: Float[Tensor, "n k c"]) -> Float[Tensor, "n 1 h w"]:
+    """1 where a pixel has one of the colours, falling to 0 with the distance to the nearest of them."""
+    distance = torch.cdist(frames.flatten(2).mT, colours).amin(dim=2).unflatten(1, frames.shape[-2:])
+    return (-distance.square() / (2 * COLOUR_SCALE**2)).exp()[:, None]
 
 
 def _batches(

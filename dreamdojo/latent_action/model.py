@@ -24,6 +24,10 @@ from dreamdojo.nn.attention import attend, rotary_frequencies, rotate_interleave
 from dreamdojo.nn.patches import from_pairs, from_patches, to_pairs, to_patches
 
 
+CHANGE_GAIN = 10.0
+"""With early fusion, a patch's change is about a tenth of the patch; this brings both to one scale for the norm."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatentActionConfig:
     """Sizes of the latent action model and the options that small models need."""
@@ -207,4 +211,4 @@ class LatentActionModel(nn.Module):
         if not self.config.early_fusion:
             return to_patches(frames, self.config.patch_size)
         pairs = to_patches(to_pairs(frames), self.config.patch_size)
-        return torch.cat([pairs[:, :1], pairs[:, 1:] - pairs[:, :1]], dim=-1)
+        return torch.cat([pairs[:, :1], CHANGE_GAIN * (pairs[:, 1:] - pairs[:, :1])], dim=-1)

@@ -86,10 +86,10 @@ NANO_FOUNDATION = replace(
     NANO,
     name="nano-foundation",
     data=DataAmounts(human_minutes=60, robot_minutes=20),
-    tokenizer_training=replace(NANO.tokenizer_training, fit=_longer(NANO.tokenizer_training.fit, 1800)),
-    latent_action_training=replace(NANO.latent_action_training, fit=_longer(NANO.latent_action_training.fit, 1200)),
-    pretraining=replace(NANO.pretraining, fit=_longer(NANO.pretraining.fit, 3500)),
-    posttraining=replace(NANO.posttraining, fit=_longer(NANO.posttraining.fit, 2500)),
-    student=replace(NANO.student, fit=_longer(NANO.student.fit, 400)),
+    tokenizer_training=replace(NANO.tokenizer_training, fit=_longer(NANO.tokenizer_training.fit, 800)),
+    latent_action_training=replace(NANO.latent_action_training, fit=_longer(NANO.latent_action_training.fit, 800)),
+    pretraining=replace(NANO.pretraining, fit=_longer(NANO.pretraining.fit, 1200)),
+    posttraining=replace(NANO.posttraining, fit=_longer(NANO.posttraining.fit, 1000)),
+    student=replace(NANO.student, fit=_longer(NANO.student.fit, 150)),
 )
 """The models of `nano` that ship: more data and about an hour of one core (`make weights`)."""

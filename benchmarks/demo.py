@@ -1,0 +1,105 @@
+"""Run the demo and keep what it measured: `python benchmarks/demo.py [nano] [demo options]`.
+
+Writes `benchmarks/results/demo.json`; with `--robot` the figures go under the name given by `--as`, in the same file.
+Every arm is kept, so the simulated demo, the one from scratch and one on real recordings stand side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results" / "demo.json"
+HORIZONS = ("1", "4", "8", "16")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--as", dest="arm", default="simulated", help="name of this arm in the results")
+    parser.add_argument("--run", default="runs/benchmark", help="run folder; a finished one is only read")
+    parser.add_argument("--data-name", default="", help="what to call the data in the results")
+    arguments, options = parser.parse_known_args()
+    run = Path(arguments.run)
+    if not (run / "results.json").exists():
+        command = [sys.executable, "-m", "dreamdojo", "demo", "nano", "--run", str(run), "--no-play", *options]
+        started = time.monotonic()
+        subprocess.run(command, check=True)
+        (run / "wall_seconds.json").write_text(json.dumps(time.monotonic() - started))
+    results = json.loads((run / "results.json").read_text())
+    wall = run / "wall_seconds.json"
+    minutes = (json.loads(wall.read_text()) if wall.exists() else sum(results["conditions"]["seconds"].values())) / 60
+    write(arguments.arm, arm_summary(results, minutes, options, arguments.data_name))
+
+
+def arm_summary(results: dict, minutes: float, options: list[str], data_name: str) -> dict:
+    """The figures of one run that are worth keeping, with their conditions."""
+    rollouts, conditions = results["rollouts"], dict(results["conditions"])
+    if data_name:
+        conditions["data"] = data_name
+    metrics = [key for key in rollouts["mean"]]
+    means = {
+        key: {
+            method: {h: rollouts["mean"][key][method][h] for h in HORIZONS if h in rollouts["mean"][key][method]}
+            for method in rollouts["mean"][key]
+        }
+        for key in metrics
+    }
+    student = {
+        part: {h: rollouts[part]["moving_psnr"]["student"][h] for h in HORIZONS} for part in ("against_copy", "controllability")
+    }
+    return {
+        "conditions": {**conditions, "options": [o for o in options if "/" not in o]},
+        "minutes": minutes,
+        "clips": rollouts["clips"],
+        "frames_per_second": results["frames_per_second"],
+        "tokenizer_psnr": results["tokenizer_psnr"],
+        "latent_action_probe": results["latent_action_probe"],
+        "probes": rollouts["probes"],
+        "mean": means,
+        "student_moving_psnr": student,
+    }
+
+
+def write(arm: str, summary: dict) -> None:
+    """Put an arm into the results file; the goals are those of the simulated arm."""
+    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"name": "demo", "metrics": {}}
+    stored["metrics"][arm] = summary
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    stored |= {"commit": commit.strip(), "date": date.today().isoformat()}
+    main_arm = stored["metrics"].get("simulated", summary)
+    stored["conditions"] = main_arm["conditions"]
+    stored["goals"] = goals(stored["metrics"])
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+
+
+def goals(arms: dict) -> dict:
+    """What the demo is held to; a goal whose arm was not run is null."""
+
+    def goal(value: float | None, bound: float, op: str) -> dict:
+        return {"value": value, "bound": bound, "op": op} | ({} if value is not None else {"reason": "not run"})
+
+    found = {}
+    for arm in ("simulated", "from_scratch"):
+        s = arms.get(arm)
+        student = s["student_moving_psnr"] if s else None
+        found[f"{arm}: minutes"] = goal(s["minutes"] if s else None, 15, "<=")
+        for h in ("4", "8"):
+            against = student["against_copy"][h]["low"] if student else None
+            found[f"{arm}: student minus copy on moving pixels at {h}, low end of 95 %, dB"] = goal(against, 0, ">=")
+            obeys = student["controllability"][h]["low"] if student else None
+            found[f"{arm}: true minus other actions at {h}, low end of 95 %, dB"] = goal(obeys, 0, ">=")
+    s = arms.get("simulated")
+    found["simulated: frames per second of the student, one session"] = goal(
+        s["frames_per_second"]["student"] if s else None, 10, ">="
+    )
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The whole chain at toy size: a square that a robot moves, seen by a small camera, at 1 and at 4 actions per latent."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dreamdojo import cli, stages
+from dreamdojo.commands import all_episodes, train_and_test
+from dreamdojo.dataset.embodiment import Embodiment
+from dreamdojo.dataset.read import open_dataset
+from dreamdojo.dataset.write import CameraSpec, DatasetWriter, encode_episode
+from dreamdojo.errors import CheckpointError, DataError
+from dreamdojo.judge import judge
+from dreamdojo.presets import NANO
+from dreamdojo.rollout.session import load_session
+from dreamdojo.training.fit import FitConfig
+from dreamdojo.world import Observation
+from tests.tiny import CPU, PUSHER
+
+SIZE = 32
+
+
+def toy_preset(k, steps=12):
+    fit = FitConfig(steps=steps, batch_size=8, learning_rate=2e-3, warmup_steps=2, save_every=5, log_every=1)
+    return replace(
+        NANO,
+        size=SIZE,
+        tokenizer=replace(NANO.tokenizer, width=8, temporal_factor=k, blocks=1),
+        tokenizer_training=replace(NANO.tokenizer_training, fit=fit),
+        latent_action=replace(NANO.latent_action, dim=32, latent_dim=4, encoder_blocks=1, decoder_blocks=1),
+        latent_action_training=replace(NANO.latent_action_training, fit=fit),
+        world_model=replace(
+            NANO.world_model, dim=32, num_heads=2, num_blocks=1, action_dim=4, actions_per_latent=k, window=3
+        ),
+        pretraining=replace(NANO.pretraining, fit=fit, latent_frames=3),
+        posttraining=replace(NANO.posttraining, fit=fit, latent_frames=3),
+        student=replace(NANO.student, fit=replace(fit, steps=4)),
+    )
+
+
+def record(root, *, robot, episodes, frames=40, seed=0):
+    """A coloured square that moves by its velocity, 10 frames a second."""
+    random = np.random.default_rng(seed)
+    body = PUSHER if robot else Embodiment(name="human")
+    cameras = {"head": CameraSpec(height=SIZE, width=SIZE)}
+    with DatasetWriter(root, fps=10, embodiment=body, cameras=cameras) as writer:
+        for index in range(episodes):
+            velocity = np.repeat(random.uniform(-0.5, 0.5, (frames // 4, 2)), 4, axis=0).astype(np.float32)
+            position = np.clip(np.cumsum(velocity, axis=0) / 10, -0.9, 0.9).astype(np.float32)
+            video = np.full((frames, SIZE, SIZE, 3), random.integers(40, 90), np.uint8)
+            colour = random.integers(120, 255, 3)
+            for picture, (x, y) in zip(video, position, strict=True):
+                row, column = (int((v + 1) / 2 * (SIZE - 8)) for v in (y, x))
+                picture[row : row + 8, column : column + 8] = colour
+            columns = {"action": velocity, "observation.state": position} if robot else {}
+            writer.add(
+                encode_episode(
+                    scratch=writer.scratch,
+                    index=index,
+                    fps=10,
+                    cameras=cameras,
+                    frames={"head": video},
+                    columns=columns,
+                    task="push",
+                )
+            )
+    return root
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    return record(folder / "human", robot=False, episodes=4), record(folder / "robot", robot=True, episodes=8, seed=1)
+
+
+def toy_run(folder, k, **changes):
+    return stages.Run(folder=Path(folder), preset=replace(toy_preset(k), **changes), compute=CPU, workers=1)
+
+
+def train_all(run, human, robot):
+    stages.tokenizer_stage(run, [human, robot])
+    stages.latent_action_stage(run, human)
+    stages.pretrain_stage(run, human)
+    stages.posttrain_stage(run, robot, human)
+    stages.student_stage(run, robot)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_video_becomes_a_world_model_that_can_be_driven_and_judged(tmp_path, recordings, k):
+    human = all_episodes(recordings[0])
+    robot, held_out = train_and_test(open_dataset(recordings[1]), test_fraction=0.4, minutes=None)
+    assert not set(robot.indices) & set(held_out.indices)
+    run = toy_run(tmp_path, k)
+    train_all(run, human, robot)
+
+    session = load_session(tmp_path / "student", device="cpu")
+    assert session.actions_per_step == k
+    first = torch.from_numpy(run.frames(robot)[0][:1].copy()).permute(0, 3, 1, 2)[None]
+    session.reset(Observation(frames={"head": first}, state=torch.zeros(1, 1, 2)))
+    prediction = session.step(torch.zeros(1, k, 2))
+    assert prediction.frames["head"].shape == (1, k, 3, SIZE, SIZE)
+
+    found = judge(run, held_out, None)
+    assert found.scores.clips == len(held_out.indices)
+    assert {"teacher", "student"} == set(found.fps)
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "latent_action", "pretrained", "teacher", "student"])
+def test_any_stage_that_is_stopped_and_resumed_gives_the_same_weights(tmp_path, recordings, stage):
+    human, robot = (all_episodes(path) for path in recordings)
+    whole = toy_run(tmp_path / "whole", 1)
+    train_all(whole, human, robot)
+
+    class Interrupting:
+        """Ctrl-C at the second report of the stage in question, once."""
+
+        def __init__(self):
+            self.titles = {"tokenizer": "tokenizer", "latent_action": "latent actions", "pretrained": "pre-train"}
+            self.titles |= {"teacher": "post-train", "student": "student"}
+            self.done = False
+
+        def __call__(self, title):
+            import contextlib
+
+            @contextlib.contextmanager
+            def line():
+                def report(done, total, words):
+                    if title == self.titles[stage] and 1 < done < total and not self.done:
+                        self.done = True
+                        raise KeyboardInterrupt
+
+                yield report
+
+            return line()
+
+    progress = Interrupting()
+    parts = stages.Run(folder=tmp_path / "parts", preset=toy_preset(1), compute=CPU, workers=1, progress=progress)
+    with pytest.raises(KeyboardInterrupt):
+        train_all(parts, human, robot)
+    assert progress.done
+    train_all(parts, human, robot)
+    weights = [(tmp_path / run / stage / "model.safetensors").read_bytes() for run in ("whole", "parts")]
+    assert weights[0] == weights[1]
+
+
+def test_a_robot_without_actions_is_refused_by_name(tmp_path, recordings):
+    run = toy_run(tmp_path, 1)
+    human = all_episodes(recordings[0])
+    stages.tokenizer_stage(run, [human])
+    with pytest.raises(DataError, match=r"human.*'action' column, found none"):
+        stages.robot_source(run, human)
+
+
+def test_stages_in_the_wrong_order_say_what_is_missing(tmp_path, recordings):
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        toy_run(tmp_path, 1).latents(all_episodes(recordings[0]))
+
+
+def test_errors_are_one_message_and_a_wrong_command_gets_a_hint(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["pretrian"])
+    assert stopped.value.code == 1 and "Perhaps you meant pretrain" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["encode", "nano", "--data", str(tmp_path / "nothing"), "--run", str(tmp_path)])
+    message = capsys.readouterr().err
+    assert "DataError" in message and "expected a folder" in message and "Traceback" not in message
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "pico"])
+    assert "there are: nano" in capsys.readouterr().err
+
+
+def test_demo_says_which_half_of_your_own_data_is_missing(tmp_path, recordings, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "nano", "--run", str(tmp_path), "--human", str(recordings[0]), "--no-play"])
+    assert "--robot is missing" in capsys.readouterr().err
+    arguments = ["--human", str(recordings[0]), "--robot", str(recordings[0])]
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "nano", "--run", str(tmp_path), *arguments, "--no-play"])
+    assert "expected a robot dataset with actions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name != "simulate"])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    assert cli.COMMANDS[command][1].split()[0] in capsys.readouterr().out
