@@ -50,7 +50,8 @@ def arm_summary(results: dict, minutes: float, options: list[str], data_name: st
         for key in metrics
     }
     student = {
-        part: {h: rollouts[part]["moving_psnr"]["student"][h] for h in HORIZONS} for part in ("against_copy", "controllability")
+        part: {h: rollouts[part]["moving_psnr"]["student"][h] for h in HORIZONS}
+        for part in ("against_copy", "controllability")
     }
     return {
         "conditions": {**conditions, "options": [o for o in options if "/" not in o]},

@@ -1,4 +1,4 @@
-"""Put the figures of `benchmarks/results/demo.json` into the README, between its two marks: `python benchmarks/readme.py`."""
+"""Put the figures of `benchmarks/results/demo.json` between the README's two marks: `python benchmarks/readme.py`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> None:
 def table(results: dict) -> str:
     """One row per arm and horizon."""
     lines = [
-        "| demo | frames ahead | student | copy last frame | student minus copy, moving pixels | true minus other actions |",
+        "| demo | frames ahead | student | copy last frame | student minus copy | true minus other actions |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     notes = []
@@ -44,14 +44,15 @@ def table(results: dict) -> str:
             lines.append(f"| {name if h == '1' else ''} | {h} | " + " | ".join(cells) + " |")
         fps = summary["frames_per_second"]
         notes.append(
-            f"{name}: {summary['minutes']:.1f} minutes, {summary['clips']} held-out clips, student {fps['student']:.0f} and "
-            f"teacher {fps['teacher']:.0f} frames per second, tokenizer {summary['tokenizer_psnr']:.1f} dB"
+            f"{name}: {summary['minutes']:.1f} minutes, {summary['clips']} held-out clips, student "
+            f"{fps['student']:.0f} and teacher {fps['teacher']:.0f} frames per second, tokenizer "
+            f"{summary['tokenizer_psnr']:.1f} dB"
         )
     machine = results["conditions"]["machine"]
     lines.append("")
     lines.append(
-        f"PSNR over the pixels that move, with 95 % intervals paired by clip; seed {results['conditions']['seed']}, {machine}, "
-        f"{results['date']}. " + "; ".join(notes) + "."
+        f"PSNR over the pixels that move, with 95 % intervals paired by clip; seed {results['conditions']['seed']}, "
+        f"{machine}, {results['date']}. " + "; ".join(notes) + "."
     )
     return "\n".join(lines) + "\n"
 

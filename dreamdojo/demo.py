@@ -19,9 +19,9 @@ from dreamdojo.commands import PresetCommand, all_episodes, console, play, train
 from dreamdojo.curation.curate import CurateSettings, curate
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.files import read_json, write_json
 from dreamdojo.judge import Truths, describe, write_findings
 from dreamdojo.stages import Episodes, Run
-from dreamdojo.training.files import read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class StageClock:
 
     def __init__(self, path: Path, stages: tuple[str, ...]) -> None:
         self.path, self.stages = path, stages
-        self.seconds: dict[str, float] = dict(read_json(path)) if path.exists() else {}
+        self.seconds: dict[str, float] = read_json(path, of="stage times") if path.exists() else {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:

@@ -27,13 +27,13 @@ from dreamdojo.evaluation.predict import ClipPlan, Recording, plan_clips
 from dreamdojo.evaluation.report import write_report
 from dreamdojo.evaluation.rollouts import SceneTruth
 from dreamdojo.evaluation.world_model import STUDENT, TEACHER, Evaluation, build_report, evaluate_sessions
+from dreamdojo.files import write_json
 from dreamdojo.presets import Preset
 from dreamdojo.rollout.session import load_session
 from dreamdojo.stages import Episodes, Run, channels_first
 from dreamdojo.tokenizer.model import Tokenizer
 from dreamdojo.tokenizer.train import reconstruction_psnr
 from dreamdojo.training.checkpoint import load_model
-from dreamdojo.training.files import write_json
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.video import resize
 

@@ -20,13 +20,13 @@ from dreamdojo import stages
 from dreamdojo.commands import PresetCommand, all_episodes, console
 from dreamdojo.demo import STAGES, StageClock
 from dreamdojo.dojo.simulate import simulate_demo
+from dreamdojo.files import read_json
 from dreamdojo.judge import Truths, describe, write_findings
 from dreamdojo.latent_action.model import LatentActionModel
 from dreamdojo.presets import Preset
 from dreamdojo.stages import Run
 from dreamdojo.tokenizer.model import Tokenizer
 from dreamdojo.training.checkpoint import load_model, read_about, save_model
-from dreamdojo.training.files import read_json
 from dreamdojo.world_model.model import WorldModel
 
 SHIPPED = {
@@ -79,7 +79,7 @@ def package_weights(run: Run, target: Path) -> None:
         model = load_model(run.folder / stage, model_class)
         save_model(target / stage, model, about=read_about(run.folder / stage), dtype=torch.bfloat16)
         shutil.copy(run.folder / stage / "metrics.jsonl", target / stage / "metrics.jsonl")
-    results = read_json(run.folder / "results.json")
+    results = read_json(run.folder / "results.json", of="the evaluation")
     (target / "README.md").write_text(model_card(run.preset, results))
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 2**20
     console.print(f"Packaged {size:.1f} MB under {target}")

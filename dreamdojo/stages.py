@@ -68,14 +68,15 @@ class Run:
     def frames(self, episodes: Episodes) -> SideCache:
         """Frames at the preset's size and rate; decoded once."""
         dataset = episodes.dataset
-        path = self.folder / "cache" / f"frames-{self.preset.size}-{dataset.hash}"
+        size, rate, camera = self.preset.size, self.preset.rate, dataset.camera(episodes.camera)
+        path = self.folder / "cache" / f"frames-{camera}-{size}px-{rate:g}hz-{dataset.hash}"
         with self.progress(f"frames {dataset.root.name}") as report:
             return cache_frames(
                 dataset,
                 path,
-                rate=self.preset.rate,
-                size=(self.preset.size, self.preset.size),
-                camera=episodes.camera,
+                rate=rate,
+                size=size,
+                camera=camera,
                 progress=lambda done, total: report(done, total, "episodes"),
                 workers=self.workers,
             )

@@ -1,4 +1,4 @@
-"""The whole chain at toy size: a square that a robot moves, seen by a small camera, at 1 and at 4 actions per latent."""
+"""The whole chain at toy size: a square that a robot moves, seen by a small camera, at 1 and 4 actions per latent."""
 
 import json
 from dataclasses import replace

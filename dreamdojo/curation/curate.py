@@ -16,12 +16,12 @@ import numpy as np
 
 from dreamdojo.curation.find import find_videos
 from dreamdojo.curation.report import REPORT_NAME, CuratedVideo, CurationReport
-from dreamdojo.dataset.disk import write_json
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.parallel import Progress, map_in_order
 from dreamdojo.dataset.resample import choose_frames
 from dreamdojo.dataset.write import CameraSpec, DatasetWriter, EncodedEpisode, VideoCodec, encode_episode
 from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.files import write_json
 from dreamdojo.video import VideoInfo, VideoReader, probe
 
 CAMERA = "head"

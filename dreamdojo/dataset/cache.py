@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dreamdojo.dataset.disk import disk_full, read_json, write_json
 from dreamdojo.errors import DataError
+from dreamdojo.files import disk_full, read_json, write_json
 
 _META, _ROWS, _VALID, _DONE = "cache.json", "rows.bin", "valid.bin", "done.txt"
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from dreamdojo.dataset import stats
 from dreamdojo.dataset.depth import DepthRange
-from dreamdojo.dataset.disk import disk_full
 from dreamdojo.dataset.schema import CameraSpec, depth_key, rgb_key
 from dreamdojo.dataset.stats import FeatureStats
 from dreamdojo.errors import DataError
+from dreamdojo.files import disk_full
 from dreamdojo.video import VideoCodec, encode, encode_gray12
 
 MetaValue = int | float | str

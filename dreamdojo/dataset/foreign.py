@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from dreamdojo.dataset.depth import is_depth
-from dreamdojo.dataset.disk import read_json
 from dreamdojo.dataset.embodiment import Embodiment, Field
 from dreamdojo.dataset.schema import ACTION, DEPTH_SUFFIX, IMAGE_PREFIX, STATE, CameraSpec
 from dreamdojo.dataset.stats import FeatureStats
 from dreamdojo.errors import DataError
+from dreamdojo.files import read_json
 
 UNKNOWN_UNIT = "unknown"
 _MODALITY = Path("meta/modality.json")

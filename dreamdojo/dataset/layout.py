@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dreamdojo.dataset import stats
-from dreamdojo.dataset.disk import read_json
 from dreamdojo.dataset.schema import EPISODES_FOLDER, INFO_PATH, STATS_PATH, TASKS_PATH
 from dreamdojo.dataset.stats import FeatureStats
 from dreamdojo.dataset.tables import is_reserved, read_episode_table, read_task_table
 from dreamdojo.errors import DataError
+from dreamdojo.files import read_json
 
 VERSIONS = ("v3.0", "v2.1", "v2.0")
 

@@ -21,13 +21,13 @@ import numpy as np
 from dreamdojo.dataset import stats as statistics
 from dreamdojo.dataset.columns import ParquetColumns
 from dreamdojo.dataset.depth import DepthRange
-from dreamdojo.dataset.disk import read_json
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.foreign import derive_embodiment, find_cameras, read_modality
 from dreamdojo.dataset.layout import EpisodeRecord, Layout, read_layout
 from dreamdojo.dataset.schema import ACTION, EMBODIMENT_PATH, STATE, CameraSpec
 from dreamdojo.dataset.stats import FeatureStats
 from dreamdojo.errors import DataError
+from dreamdojo.files import read_json
 from dreamdojo.video import Size, VideoReader
 
 _MAX_READERS = 16

@@ -21,7 +21,6 @@ import numpy as np
 
 from dreamdojo.dataset import stats
 from dreamdojo.dataset.depth import DepthRange
-from dreamdojo.dataset.disk import disk_full, partial_path, remove_empty_folders, write_json
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.episode import EncodedEpisode, MetaValue, encode_episode
 from dreamdojo.dataset.schema import (
@@ -46,6 +45,7 @@ from dreamdojo.dataset.schema import (
 from dreamdojo.dataset.shards import TableShards, VideoShards
 from dreamdojo.dataset.tables import is_reserved, write_episode_table, write_task_table
 from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.files import disk_full, partial_path, remove_empty_folders, write_json
 from dreamdojo.video import VideoCodec
 
 __all__ = [

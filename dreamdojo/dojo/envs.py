@@ -22,7 +22,7 @@ _STATE_LIMIT = 10.0  # metres or radians: no state comes near
 _LIFTED = 0.03  # metres above where it stood
 
 
-class ErrandEnv(gymnasium.Env[ObservationDict, np.ndarray]):
+class ErrandEnv(gymnasium.Env[Any, np.ndarray]):
     """A scene with an errand.
 
     Observation: `pixels`, `(size, size, 3)` uint8, and `state`, the body's proprioception as its embodiment declares

@@ -163,20 +163,27 @@ def _draw_look(rng: np.random.Generator, split: Split, difficulty: Difficulty, b
 def _scatter(rng: np.random.Generator, shapes: list[Shape], gap: float) -> list[tuple[Vector, Quaternion]]:
     """Places for objects side by side, at least `gap` metres apart; the gap gives way where there is no room."""
     places: list[tuple[Vector, Quaternion]] = []
-    taken: list[tuple[float, float, float]] = []
+    taken: list[tuple[tuple[float, float], float]] = []
     for shape in shapes:
-        room = gap
-        for attempt in range(1000):
-            x, y = (float(value) for value in rng.uniform(AREA_LOW, AREA_HIGH))
-            if all(math.hypot(x - ox, y - oy) > shape.footprint + radius + room for ox, oy, radius in taken):
-                break
-            room = gap * (1 - attempt / 500)  # below zero footprints overlap: circles are wider than what they hold
+        spot = _free_spot(rng, taken, shape.footprint, gap)
         turn = axis_angle((0, 0, 1), float(rng.uniform(-math.pi, math.pi)))
         if shape.name in ("cylinder", "bottle") and rng.random() < 0.15:
             turn = multiply(turn, axis_angle((0, 1, 0), math.pi / 2))  # lying
-        taken.append((x, y, shape.footprint))
-        places.append(((x, y, shape.rest_height(turn)), turn))
+        taken.append((spot, shape.footprint))
+        places.append(((*spot, shape.rest_height(turn)), turn))
     return places
+
+
+def _free_spot(
+    rng: np.random.Generator, taken: list[tuple[tuple[float, float], float]], radius: float, gap: float
+) -> tuple[float, float]:
+    """A random spot on the table for a circle, apart from the circles that are `taken`."""
+    room = gap
+    while True:
+        x, y = (float(value) for value in rng.uniform(AREA_LOW, AREA_HIGH))
+        if all(math.dist((x, y), spot) > radius + other + room for spot, other in taken):
+            return x, y
+        room -= gap / 500 + 1e-5  # below zero circles overlap, which are wider than what stands in them
 
 
 def _row_and_stack(rng: np.random.Generator, shapes: list[Shape]) -> list[tuple[Vector, Quaternion]]:

@@ -23,7 +23,6 @@ import mujoco
 import numpy as np
 import pyarrow as pa
 
-from dreamdojo.dataset.disk import write_json
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.parallel import map_in_order
 from dreamdojo.dataset.write import CameraSpec, DatasetWriter, EncodedEpisode, MetaValue, encode_episode
@@ -34,6 +33,7 @@ from dreamdojo.dojo.simulation import Moment, Simulation, UnstablePhysics
 from dreamdojo.dojo.splits import seed_of
 from dreamdojo.dojo.truth import Truth, TruthWriter, truth_table
 from dreamdojo.errors import ConfigError, SimulationError
+from dreamdojo.files import write_json
 
 Progress = Callable[[int, int, str], None]
 """Called with episodes done, episodes wanted, and a few words."""

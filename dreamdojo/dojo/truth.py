@@ -9,6 +9,7 @@ Models never see it. Probes are trained on it and predictions are measured again
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -222,11 +223,10 @@ class GroundTruth:
         """`(t, n)` bool: both sides of the hand touch it."""
         return self._array(episode, "grasped", dtype=np.bool_)
 
-    @property
+    @functools.cached_property
     def has_segmentation(self) -> bool:
         """Whether the pictures' segmentation was drawn."""
-        column = self._file.schema_arrow.get_field_index("segmentation")
-        return not self.num_episodes or self._values(0, _SCHEMA.names[column])[0] is not None
+        return self._values(0, "segmentation")[0] is not None
 
     def segmentation(self, episode: int) -> np.ndarray:
         """`(t, h, w)` uint8: 0 background, 1 table, 2 body, 3 and up the objects.

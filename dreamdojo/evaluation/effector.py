@@ -37,7 +37,7 @@ class EffectorProbeConfig:
 
     width: int = 16
     """Channels at half size; twice and four times as many below."""
-    steps: int = 600
+    steps: int = 400
     """Optimizer steps."""
     batch: int = 32
     """Frames per step."""
@@ -115,6 +115,12 @@ def train_effector_probe(
         seed=config.seed,
         device=device,
     )
-    located = locate(net, (unit_range(part) for part in frames[test].split(LOCATE_BATCH)))
-    error = probe_error(located, positions[test], visible[test], height=height, width=width, gate=config.gate)
+    rows = test.nonzero()[:, 0]
+    located = locate(net, (unit_range(part) for part in frames[rows].split(LOCATE_BATCH)))
+    picture, thing = unit_range(frames[rows]), labels[rows] == BODY_LABEL
+    bare, possible = plates.erase(picture, thing, rows, torch.zeros(len(rows)))
+    emptied = locate(net, bare[possible & visible[rows]].split(LOCATE_BATCH)).found
+    error = probe_error(
+        located, positions[rows], visible[rows], emptied=emptied, height=height, width=width, gate=config.gate
+    )
     return EffectorProbe(net=net, error=error)

@@ -28,6 +28,10 @@ TABLE_LABEL = 1
 BODY_LABEL = 2
 FIRST_OBJECT_LABEL = 3
 
+FOUND_MARGIN = 2.0
+"""A thing is found unless "nowhere" is this much likelier (in logits) than all places together: a miss costs the whole
+picture, a false alarm only its distance."""
+
 LOCATE_BATCH = 64
 """Frames that a probe looks at together."""
 
@@ -53,7 +57,7 @@ class ProbeError:
     found: float
     """Share of the things in view that were found."""
     false_alarms: float
-    """Share of the things not in view that were found nevertheless; NaN if all were in view."""
+    """Share of frames in which it was found although it had been taken out of the picture, or was hidden."""
     count: int
     """Things in view that it was judged on."""
     gate: float
@@ -93,17 +97,21 @@ def probe_error(
     truth: Float[Tensor, "n 2"],
     visible: Bool[Tensor, " n"],
     *,
+    emptied: Bool[Tensor, " m"],
     height: int,
     width: int,
     gate: float,
 ) -> ProbeError:
-    """Compare a probe with known positions; infinite (and so invalid) where nothing was in view to judge it on."""
+    """Compare a probe with known positions; infinite (and so invalid) where nothing was in view to judge it on.
+
+    `emptied` is what it claims to find in frames from which the thing has been taken away.
+    """
     distance = position_error(located, truth, height=height, width=width, undetected="farthest")[visible]
     return ProbeError(
         mean=distance.mean().item() if len(distance) else math.inf,
         median=distance.median().item() if len(distance) else math.inf,
         found=located.found[visible].float().mean().item(),
-        false_alarms=located.found[~visible].float().mean().item(),
+        false_alarms=emptied.float().mean().item(),
         count=int(visible.sum()),
         gate=gate,
     )
@@ -188,7 +196,7 @@ def locate(net: HeatmapNet, inputs: Iterable[Float[Tensor, "n c h w"]]) -> Locat
         with torch.autocast(device.type, torch.bfloat16):
             heat, nowhere = net(x.to(device).contiguous(memory_format=torch.channels_last))
         positions.append(soft_argmax(near_peak(heat)).cpu())
-        found.append((heat.flatten(1).logsumexp(dim=1) > nowhere).cpu())
+        found.append((heat.flatten(1).logsumexp(dim=1) > nowhere - FOUND_MARGIN).cpu())
     if not positions:
         return Located(position=torch.zeros(0, 2), found=torch.zeros(0, dtype=torch.bool))
     return Located(position=torch.cat(positions), found=torch.cat(found))

@@ -40,12 +40,10 @@ from dreamdojo.metrics import unit_range
 MIN_VISIBLE_PIXELS = 8
 """An object with fewer pixels than this in a frame is not asked for there."""
 
-import os
-DIS = int(os.environ.get("DIS","1"))
 PALETTE = 4
 """Colours that stand for an object."""
 
-COLOUR_SCALE = float(os.environ.get("CS","0.1"))
+COLOUR_SCALE = 0.1
 """Distance in colour (of unit range) at which a pixel is no longer like the marked object."""
 
 
@@ -143,28 +141,33 @@ def train_object_probe(
 
     def sample(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         pair = train_pairs.rows(_balanced(kinds, config.batch, generator))
-        start, current = unit_range(frames[pair.start]), unit_range(frames[pair.current])
+        start, picture = unit_range(frames[pair.start]), unit_range(frames[pair.current])
         label = (pair.which + FIRST_OBJECT_LABEL)[:, None, None]
         where, seen = positions[pair.current, pair.which], pair.visible
 
         thing, body = labels[pair.current] == label, labels[pair.current] == BODY_LABEL
         fate = torch.rand(config.batch, generator=generator)
         ghost = 0.25 * torch.rand(config.batch, generator=generator) * (fate < config.erased)
-        bare, possible = plates.erase(current, thing, pair.current, ghost)
+        bare, possible = plates.erase(picture, thing, pair.current, ghost)
         erased = possible & (fate < config.erased)
-        elsewhere, place, shows = _relocated(current, bare, thing, body, where, generator)
+        elsewhere, place, shows = _relocated(picture, bare, thing, body, where, generator)
         relocated = possible & seen & shows & ~erased & (fate < config.erased + config.relocated)
-        current = torch.where(erased[:, None, None, None], bare, current)
+        current = torch.where(erased[:, None, None, None], bare, picture)
         current = torch.where(relocated[:, None, None, None], elsewhere, current)
         where = torch.where(relocated[:, None], place, where)
 
         mask = labels[pair.start] == label
-        if DIS:
-            other, shape = unit_range(frames[pair.current]).roll(1, 0), thing.roll(1, 0)
-            add = shape & (torch.rand(config.batch, 1, 1, generator=generator) < 0.6)
-            start = torch.where((add & ~mask & (labels[pair.start] != BODY_LABEL))[:, None], other, start)
-            front = (current - bare).abs().amax(1) > 0.02
-            current = torch.where((add & ~body & ~(front & ~erased[:, None, None]) & ~(thing & ~relocated[:,None,None] & ~erased[:,None,None]))[:, None], other, current)
+        own = thing & ~(erased | relocated)[:, None, None]
+        kept = own | body | (relocated[:, None, None] & ((elsewhere - bare).abs().amax(dim=1) > 0.02))
+        start, current = _with_strangers(
+            start,
+            current,
+            picture,
+            thing,
+            kept_start=mask | (labels[pair.start] == BODY_LABEL),
+            kept=kept,
+            generator=generator,
+        )
         start, mask, current, where = _another_look(start, mask, current, where, generator)
         return _inputs(start, mask, degraded(current, generator)), where, seen & ~erased
 
@@ -176,11 +179,18 @@ def train_object_probe(
         seed=config.seed,
         device=device,
     )
-    judged = test_pairs.rows(_judged(test_pairs, seed=config.seed))
+    judged = test_pairs.rows(_judged(test_pairs, episodes, seed=config.seed))
     mask = labels[judged.start] == (judged.which + FIRST_OBJECT_LABEL)[:, None, None]
     located = locate(net, _batches(frames[judged.start], mask, frames[judged.current]))
+    thing = labels[judged.current] == (judged.which + FIRST_OBJECT_LABEL)[:, None, None]
+    bare, possible = plates.erase(unit_range(frames[judged.current]), thing, judged.current, torch.zeros(len(thing)))
+    emptied = locate(
+        net, _batches(frames[judged.start][possible], mask[possible], (255 * bare[possible]).round().byte())
+    )
     truth = positions[judged.current, judged.which]
-    error = probe_error(located, truth, judged.visible, height=height, width=width, gate=config.gate)
+    error = probe_error(
+        located, truth, judged.visible, emptied=emptied.found, height=height, width=width, gate=config.gate
+    )
     return ObjectProbe(net=net, error=error)
 
 
@@ -237,13 +247,15 @@ def _balanced(kinds: list[Tensor], count: int, generator: torch.Generator) -> In
     return torch.stack([kinds[k][int(p * len(kinds[k]))] for k, p in zip(chosen, place, strict=True)])
 
 
-def _judged(pairs: _Pairs, *, seed: int, most: int = 600) -> Int[Tensor, " n"]:
-    """Up to `most` moved objects and a fifth as many that are gone."""
+def _judged(pairs: _Pairs, episodes: Int[Tensor, " n"], *, seed: int, most: int = 12) -> Int[Tensor, " n"]:
+    """Moved objects, and as many that are gone, at most `most` times each: no object may speak for the others."""
     generator = torch.Generator().manual_seed(seed)
     rows = []
-    for kind, limit in ((pairs.moved, most), (~pairs.visible, most // 5)):
+    for kind in (pairs.moved, ~pairs.visible):
         index = kind.nonzero()[:, 0]
-        rows.append(index[torch.randperm(len(index), generator=generator)[:limit]])
+        index = index[torch.randperm(len(index), generator=generator)]
+        thing = episodes[pairs.start[index]] * 1000 + pairs.which[index]
+        rows += [index[thing == one][:most] for one in thing.unique()]
     return torch.cat(rows)
 
 
@@ -271,6 +283,23 @@ def _relocated(
     behind = torch.rand(n, 1, 1, generator=generator) < 0.5
     shown = shown & ~(behind & body)
     return torch.where(shown[:, None], pixels, bare), place, shown.sum(dim=(-2, -1)) >= MIN_VISIBLE_PIXELS
+
+
+def _with_strangers(
+    start: Float[Tensor, "n c h w"],
+    current: Float[Tensor, "n c h w"],
+    picture: Float[Tensor, "n c h w"],
+    thing: Bool[Tensor, "n h w"],
+    *,
+    kept_start: Bool[Tensor, "n h w"],
+    kept: Bool[Tensor, "n h w"],
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]]:
+    """Put the neighbouring sample's object into most pairs, at one place in both frames: alike is not the same."""
+    stranger = thing.roll(1, dims=0) & (torch.rand(len(thing), 1, 1, generator=generator) < 0.6)
+    pixels = picture.roll(1, dims=0)
+    start = torch.where((stranger & ~kept_start)[:, None], pixels, start)
+    return start, torch.where((stranger & ~kept)[:, None], pixels, current)
 
 
 def _another_look(

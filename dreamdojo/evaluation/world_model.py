@@ -170,7 +170,7 @@ def _summary_section(evaluation: Evaluation, horizons: Sequence[int]) -> Section
     blurred = sharp.mean < 0.7
     verdict = Verdict(
         tone="bad" if blurred else "good",
-        text=f"Where things move, the {method}'s pictures hold {sharp.mean:.0%} of the true sharpness {far} frames ahead"
+        text=f"Where things move, the {method}'s pictures hold {sharp.mean:.0%} of the true sharpness at frame {far}"
         + (
             ": this is a blurry model. Minutes of training make an honest start, not a finished world; more steps help."
             if blurred

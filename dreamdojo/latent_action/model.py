@@ -23,7 +23,6 @@ from dreamdojo.errors import ConfigError
 from dreamdojo.nn.attention import attend, rotary_frequencies, rotate_interleaved
 from dreamdojo.nn.patches import from_pairs, from_patches, to_pairs, to_patches
 
-
 CHANGE_GAIN = 10.0
 """With early fusion, a patch's change is about a tenth of the patch; this brings both to one scale for the norm."""
 

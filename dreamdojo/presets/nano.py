@@ -20,7 +20,7 @@ NANO = Preset(
     data=DataAmounts(human_minutes=16, robot_minutes=5),
     tokenizer=TokenizerConfig(latent_channels=4, width=32, spatial_factor=4, temporal_factor=1),
     tokenizer_training=TokenizerTraining(
-        fit=FitConfig(steps=900, batch_size=16, learning_rate=2e-3),
+        fit=FitConfig(steps=600, batch_size=16, learning_rate=2e-3),
     ),
     latent_action=LatentActionConfig(
         dim=128,
@@ -33,7 +33,7 @@ NANO = Preset(
         residual=True,
     ),
     latent_action_training=LatentActionTraining(
-        fit=FitConfig(steps=700, batch_size=48, learning_rate=1.5e-3),
+        fit=FitConfig(steps=600, batch_size=48, learning_rate=1.5e-3),
         strides=(1, 2),
         kl_weight=1e-5,
         contrastive_weight=1e-3,
@@ -58,20 +58,20 @@ NANO = Preset(
         previous_latent=True,
     ),
     pretraining=WorldModelTraining(
-        fit=FitConfig(steps=600, batch_size=8, learning_rate=1.5e-3),
+        fit=FitConfig(steps=450, batch_size=8, learning_rate=1.5e-3),
         latent_frames=5,
         context_noise=0.2,
         emphasis=1.0,
     ),
     posttraining=WorldModelTraining(
-        fit=FitConfig(steps=700, batch_size=8, learning_rate=1.2e-3),
+        fit=FitConfig(steps=900, batch_size=8, learning_rate=1.2e-3),
         latent_frames=5,
         context_noise=0.2,
         emphasis=1.0,
     ),
     human_share=0.25,
     student=StudentTraining(
-        fit=FitConfig(steps=150, batch_size=8, learning_rate=2e-4),
+        fit=FitConfig(steps=120, batch_size=8, learning_rate=2e-4),
         sampler=SamplerConfig(steps=2),
         teacher=SamplerConfig(steps=8),
     ),

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dreamdojo.errors import CheckpointError, ConfigError, DataError
-from dreamdojo.training.files import read_json, write_json, written_whole
+from dreamdojo.files import read_json, write_json, written_whole
 
 FORMAT = "dreamdojo/1"
 Model = TypeVar("Model", bound=nn.Module)
@@ -143,11 +143,11 @@ def from_plain(kind: Any, value: Any) -> Any:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        raw = read_json(folder / "config.json")
+        raw = read_json(folder / "config.json", of=f"checkpoint {folder}")
     except DataError as error:
         raise CheckpointError(f"{folder} is not a checkpoint folder: {error}") from error
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        found = raw.get("format") if isinstance(raw, dict) else None
+    if raw.get("format") != FORMAT:
+        found = raw.get("format")
         raise CheckpointError(
             f"{folder}/config.json: expected format {FORMAT!r}, found {found!r}. It may come from another program or a "
             "newer version."

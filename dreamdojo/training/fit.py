@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from dreamdojo.errors import CheckpointError, ConfigError, TrainingDiverged
+from dreamdojo.files import written_whole
 from dreamdojo.training.checkpoint import save_model
 from dreamdojo.training.device import Compute
-from dreamdojo.training.files import written_whole
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.training.trackers import Tracker
 

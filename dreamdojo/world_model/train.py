@@ -1,8 +1,8 @@
 """Train the world model: pre-training on latent actions and post-training on a robot are this one function.
 
 A window holds one latent frame more than the model sees: it is the frame before the first. Each frame gets a noise
-level of its own; some are given clean (the context) and do not count in the loss. With probability `start_fraction` the first
-frame is treated as the start of a recording: clean, without action, and without a frame before it.
+level of its own; some are given clean (the context) and do not count in the loss. With probability `start_fraction` the
+first frame is treated as the start of a recording: clean, without action, and without a frame before it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writing to disk so that what stands under its final name is whole."""
+"""Files are written whole: under a temporary name first, then renamed into place."""
 
 from __future__ import annotations
 
@@ -29,20 +29,40 @@ def disk_full(path: Path, *, needed: int | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in _FULL and "No space left" not in str(error):
+    except Exception as error:
+        # libraries such as safetensors report the system's error as text of their own
+        if getattr(error, "errno", None) not in _FULL and "No space left" not in str(error):
             raise
         wanted = "" if needed is None else f"{_megabytes(needed)} of "
         raise DataError(
             f"{path}: expected {wanted}free disk space to write it, found the disk full "
-            f"({_free(path)} free). Nothing was left under its final name; free some space or choose another folder."
+            f"({_free(path)} free). Nothing half-written was left under its final name; free some space or choose "
+            "another folder."
         ) from error
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write readable JSON, refusing NaN, which is not JSON."""
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise.
+
+    Raises:
+        DataError: if the disk is full. What stood under `path` before is untouched.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    temporary = partial_path(path)
+    try:
+        with disk_full(path):
+            yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write readable JSON, whole, refusing NaN, which is not JSON."""
+    with written_whole(path) as temporary:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path, *, of: str) -> dict[str, Any]:
