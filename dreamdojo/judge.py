@@ -228,7 +228,7 @@ def write_findings(
         "preset": run.preset.name,
         "machine": machine,
         "seed": run.preset.posttraining.fit.seed,
-        "steps": _steps(run.preset),
+        "steps": steps_of(run.preset),
         "data": sheet,
         "seconds": seconds,
     }
@@ -240,14 +240,15 @@ def write_findings(
             title="A robot world model, from video to the driver's seat",
             subtitle=f"DreamDojo {dreamdojo.__version__}, preset {run.preset.name}",
             facts=(date.today().isoformat(), machine),
-            data_sheet={**sheet, **{f"steps, {k}": str(v) for k, v in _steps(run.preset).items()}},
+            data_sheet={**sheet, **{f"steps, {k}": str(v) for k, v in steps_of(run.preset).items()}},
             stage_seconds=seconds,
             rate=run.preset.rate,
         ),
     )
 
 
-def _steps(preset: Preset) -> dict[str, int]:
+def steps_of(preset: Preset) -> dict[str, int]:
+    """Optimizer steps of every stage."""
     return {
         "tokenizer": preset.tokenizer_training.fit.steps,
         "latent actions": preset.latent_action_training.fit.steps,

@@ -1,121 +1,129 @@
-"""Train the models that ship: tokenizer, latent actions, pre-trained world model, and a robot of the dojo on top.
+"""Train the models that ship: a foundation from the dojo's human video, and a robot of the dojo on top of it.
 
     make weights        (resumable: Ctrl-C and run it again)
 
-Everything comes from the dojo and a seed, so the weights can be made again by anyone. The result goes into the package
-as bfloat16 with a model card; the training state stays in the run folder.
+Everything comes from the dojo and a seed, so the weights can be made again by anyone. The foundation (tokenizer, latent
+actions, pre-trained world model) goes into the package first; then the ordinary demo post-trains from it, and its
+teacher and student are packaged too, with a model card. The training state stays in the run folders.
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dreamdojo import stages
 from dreamdojo.commands import PresetCommand, all_episodes, console
-from dreamdojo.demo import STAGES, StageClock
+from dreamdojo.demo import STAGES, Demo, StageClock
 from dreamdojo.dojo.simulate import simulate_demo
-from dreamdojo.files import read_json
-from dreamdojo.judge import Truths, describe, write_findings
+from dreamdojo.files import read_json, write_json
+from dreamdojo.judge import describe, steps_of
 from dreamdojo.latent_action.model import LatentActionModel
-from dreamdojo.presets import Preset
-from dreamdojo.stages import Run
+from dreamdojo.presets import NANO
 from dreamdojo.tokenizer.model import Tokenizer
 from dreamdojo.training.checkpoint import load_model, read_about, save_model
 from dreamdojo.world_model.model import WorldModel
 
-SHIPPED = {
-    "tokenizer": Tokenizer,
-    "latent_action": LatentActionModel,
-    "pretrained": WorldModel,
-    "teacher": WorldModel,
-    "student": WorldModel,
-}
+FOUNDATION = {"tokenizer": Tokenizer, "latent_action": LatentActionModel, "pretrained": WorldModel}
+ROBOT = {"teacher": WorldModel, "student": WorldModel}
+SHIPPED = Path(__file__).parent / "weights" / "nano"
 
 
 @dataclass(kw_only=True)
 class TrainFoundation(PresetCommand):
     """Train and package the models that ship."""
 
-    package: bool = True
-    """Whether to put the result into the package."""
+    target: Path = SHIPPED
+    """Where the packaged models go."""
 
     def run(self) -> None:
-        """Train every stage, evaluate, and package."""
+        """Train the foundation, package it, run the demo from it, package its models."""
         run = self.open_run()
-        preset = run.preset
         clock = StageClock(run.folder / "seconds.json", STAGES)
-        folder = run.folder / "data"
         with clock("data"):
-            simulate_demo(folder, preset.data, workers=run.workers, progress=run.progress)
-        human, robot, held_out = (all_episodes(folder / name) for name in ("human", "arm", "arm_test"))
+            simulate_demo(run.folder / "data", run.preset.data, workers=run.workers, progress=run.progress)
+        human, robot = (all_episodes(run.folder / "data" / name) for name in ("human", "arm"))
         with clock("tokenizer"):
             stages.tokenizer_stage(run, [human, robot])
         with clock("latent actions"):
             stages.latent_action_stage(run, human)
         with clock("pre-training"):
             stages.pretrain_stage(run, human)
-        with clock("post-training"):
-            stages.posttrain_stage(run, robot, human)
-        with clock("student"):
-            stages.student_stage(run, robot)
-        sheet = {"human video": f"dojo, {describe(human)}", "robot": f"dojo, {describe(robot)}"}
-        truths = Truths(robot=robot, held_out=held_out, held_out_human=all_episodes(folder / "human_test"))
-        with clock("evaluation"):
-            write_findings(run, held_out, truths, sheet, clock.seconds)
-        if self.package:
-            package_weights(run, Path(__file__).parent / "weights" / preset.name.removesuffix("-foundation"))
+        package(run.folder, self.target, FOUNDATION)
+        steps = steps_of(run.preset)
+        made = {
+            "preset": run.preset.name,
+            "machine": run.compute.reason,
+            "seed": run.preset.pretraining.fit.seed,
+            "steps": {name: steps[name] for name in ("tokenizer", "latent actions", "pre-training")},
+            "data": {"human video": describe(human), "robot frames for the tokenizer": describe(robot)},
+            "seconds": {name: round(seconds) for name, seconds in clock.seconds.items()},
+        }
+        write_json(self.target / "foundation.json", made)
+
+        demo = run.folder / "robot"
+        Demo(preset=NANO, run_folder=demo, device=self.device, workers=self.workers, play=False).run()
+        package_robot(demo, self.target)
 
 
-def package_weights(run: Run, target: Path) -> None:
-    """Write the run's models as bfloat16 with a model card and the training logs."""
-    target.mkdir(parents=True, exist_ok=True)
-    for stage, model_class in SHIPPED.items():
-        model = load_model(run.folder / stage, model_class)
-        save_model(target / stage, model, about=read_about(run.folder / stage), dtype=torch.bfloat16)
-        shutil.copy(run.folder / stage / "metrics.jsonl", target / stage / "metrics.jsonl")
-    results = read_json(run.folder / "results.json", of="the evaluation")
-    (target / "README.md").write_text(model_card(run.preset, results))
+def package(run_folder: Path, target: Path, stages_by_name: dict[str, Any]) -> None:
+    """Write a run's models as bfloat16, each with the log of its training."""
+    for stage, model_class in stages_by_name.items():
+        model = load_model(run_folder / stage, model_class)
+        save_model(target / stage, model, about=read_about(run_folder / stage), dtype=torch.bfloat16)
+        shutil.copy(run_folder / stage / "metrics.jsonl", target / stage / "metrics.jsonl")
+
+
+def package_robot(demo_folder: Path, target: Path) -> None:
+    """Package the teacher and student of a demo run that started from the packaged foundation, and write the card."""
+    package(demo_folder, target, ROBOT)
+    results = read_json(demo_folder / "results.json", of="the evaluation")
+    made = read_json(target / "foundation.json", of="the foundation")
+    (target / "README.md").write_text(model_card(made, results))
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 2**20
     console.print(f"Packaged {size:.1f} MB under {target}")
 
 
-def model_card(preset: Preset, results: dict) -> str:
+def model_card(made: dict[str, Any], results: dict[str, Any]) -> str:
     """What the weights are, what made them, what was measured, and what they cannot do."""
     conditions, rollouts = results["conditions"], results["rollouts"]
+    methods = ("teacher", "student", "copy last frame")
     rows = []
     for horizon in ("1", "4", "8", "16"):
-        cells = [horizon]
-        for method in ("teacher", "student", "copy last frame"):
-            cells += [f"{rollouts['mean'][key][method][horizon]['mean']:.1f}" for key in ("psnr", "moving_psnr")]
-        rows.append("| " + " | ".join(cells) + " |")
+        cells = [
+            f"{rollouts['mean'][key][method][horizon]['mean']:.1f}"
+            for method in methods
+            for key in ("psnr", "moving_psnr")
+        ]
+        rows.append(f"| {horizon} | " + " | ".join(cells) + " |")
+    foundation_data = ", ".join(f"{name}: {words}" for name, words in made["data"].items())
+    robot_data = ", ".join(f"{name}: {words}" for name, words in conditions["data"].items())
     return "\n".join(
         [
-            f"# DreamDojo `{preset.name}` foundation",
+            "# DreamDojo `nano`",
             "",
-            "Tokenizer, latent action model, pre-trained world model, and teacher and student for the dojo's arm. "
-            "Apache-2.0: trained on simulated data only. Made by `make weights`, which makes them again.",
+            "Tokenizer, latent action model and pre-trained world model (the foundation), and a teacher and a student",
+            "for the dojo's arm. Apache-2.0: trained on simulated data only. Made by `make weights`, which makes them",
+            "again; stored as bfloat16, with the log of each training.",
             "",
-            f"- data: {json.dumps(conditions['data'])}",
-            f"- steps: {json.dumps(conditions['steps'])}",
-            f"- seed {conditions['seed']}, {conditions['machine']}, {platform.system()}",
-            f"- seconds: {json.dumps({name: round(value) for name, value in conditions['seconds'].items()})}",
+            f"- foundation: {foundation_data}; steps {json.dumps(made['steps'])}; seed {made['seed']}",
+            f"- robot: {robot_data}; steps {json.dumps(conditions['steps'])}, of which the last two here",
+            f"- {made['machine']}; seconds of the foundation {json.dumps(made['seconds'])}",
             "",
-            f"Held-out robot episodes, {rollouts['clips']} clips, dB (PSNR / PSNR of moving pixels):",
+            f"{rollouts['clips']} held-out robot clips, PSNR in dB, of all pixels and of those that move:",
             "",
             "| frames ahead | teacher | moving | student | moving | copy last frame | moving |",
             "| --- | --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
-            f"Tokenizer {results['tokenizer_psnr']:.1f} dB. Intervals, controllability and per-clip numbers: "
-            "`make weights` writes them to its run folder's `results.json`.",
+            f"Tokenizer {results['tokenizer_psnr']:.1f} dB. Intervals, controllability: `benchmarks/results/demo.json`.",
             "",
-            "Limits: 64 px, one head camera, a dojo table with one to three objects and gentle motion. Contact and "
+            "Limits: 64 px, one head camera, a dojo table with one to three objects and gentle motion. Contact and",
             "grasped objects blur; unseen shapes and colours are drawn worse than seen ones.",
             "",
         ]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import mujoco
@@ -233,17 +235,18 @@ class Simulation:
         """Move the servo targets along a straight line from the last command to this one."""
         before, ctrl = self.command, self.data.ctrl
         rate = (command.joints - before.joints) / (substeps * TIMESTEP)
-        for index in range(substeps):
-            share = (index + 1) / substeps
-            # Damping holds a moving servo back by damping / stiffness seconds; aim that much ahead.
-            target = before.joints + share * (command.joints - before.joints)
-            ctrl[self._joint_actuators] = target + self._lag * rate
-            opening = before.opening + share * (command.opening - before.opening)
-            ctrl[self._finger_actuators] = self._finger_closed + opening * (self._finger_open - self._finger_closed)
-            mujoco.mj_step(self.model, self.data)
-        self.command = command
-        self._check()
-        mujoco.mj_forward(self.model, self.data)  # positions and contacts of this instant, not of the last substep
+        with _without_log_file():
+            for index in range(substeps):
+                share = (index + 1) / substeps
+                # Damping holds a moving servo back by damping / stiffness seconds; aim that much ahead.
+                target = before.joints + share * (command.joints - before.joints)
+                ctrl[self._joint_actuators] = target + self._lag * rate
+                opening = before.opening + share * (command.opening - before.opening)
+                ctrl[self._finger_actuators] = self._finger_closed + opening * (self._finger_open - self._finger_closed)
+                mujoco.mj_step(self.model, self.data)
+            self.command = command
+            self._check()
+            mujoco.mj_forward(self.model, self.data)  # positions and contacts of this instant, not of the last substep
 
     def _check(self) -> None:
         for kind in mujoco.mjtWarning.__members__.values():
@@ -266,3 +269,14 @@ class Simulation:
                 if self._object_of[thing] >= 0 and self._side_of[other]:
                     sides[self._object_of[thing], self._side_of[other]] = True
         return np.asarray(sides.any(axis=1)), sides[:, 1] & sides[:, 2]
+
+
+@contextmanager
+def _without_log_file() -> Iterator[None]:
+    """Keep MuJoCo from writing MUJOCO_LOG.TXT into the current folder: its warnings are counted and raised instead."""
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)

@@ -89,7 +89,5 @@ NANO_FOUNDATION = replace(
     tokenizer_training=replace(NANO.tokenizer_training, fit=_longer(NANO.tokenizer_training.fit, 800)),
     latent_action_training=replace(NANO.latent_action_training, fit=_longer(NANO.latent_action_training.fit, 800)),
     pretraining=replace(NANO.pretraining, fit=_longer(NANO.pretraining.fit, 1200)),
-    posttraining=replace(NANO.posttraining, fit=_longer(NANO.posttraining.fit, 1000)),
-    student=replace(NANO.student, fit=_longer(NANO.student.fit, 150)),
 )
-"""The models of `nano` that ship: more data and about an hour of one core (`make weights`)."""
+"""The foundation of `nano` that ships: more data and more steps (`make weights`)."""

@@ -162,11 +162,13 @@ def test_objects_begin_at_rest_where_the_layout_put_them():
             assert np.linalg.norm(pose[:3] - placed.position) < 0.004
 
 
-def test_unstable_physics_is_reported_with_its_seed():
+def test_unstable_physics_is_reported_with_its_seed_and_leaves_no_log_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     simulation = started()
     simulation.data.qvel[-6] = np.nan
     with pytest.raises(UnstablePhysics, match="seed 3"):
         simulation.step(wave(0))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_thrown_object_is_unstable_and_one_over_the_edge_is_lost():
