@@ -22,7 +22,7 @@ from dreamdojo.dataset.resample import resample
 from dreamdojo.errors import DataError
 from dreamdojo.evaluation.effector import EffectorProbe, train_effector_probe
 from dreamdojo.evaluation.linear_probe import LinearProbe, linear_probe
-from dreamdojo.evaluation.objects import ObjectProbe, train_object_probe
+from dreamdojo.evaluation.objects import ObjectProbe, train_object_probe, visible_objects
 from dreamdojo.evaluation.predict import ClipPlan, Recording, plan_clips
 from dreamdojo.evaluation.report import write_report
 from dreamdojo.evaluation.rollouts import SceneTruth
@@ -109,7 +109,7 @@ def scene_truth(plan: ClipPlan, held_out: Episodes, *, size: int) -> SceneTruth:
         effector_visible.append(truth.effector_visible(index)[future])
         labels = small_labels(truth.segmentation(index)[last : last + 1], size)[0]
         masks.append(np.stack([labels == 3 + o for o in range(most)]))
-        pixels, seen = padded_objects(truth, index, most)
+        pixels, seen = padded_objects(truth, index, most, size)
         starts.append(pixels[last])
         positions.append(pixels[future])
         visible.append(seen[future])
@@ -139,7 +139,7 @@ def train_probes(run: Run, robot: Episodes, report: Report = silent) -> tuple[Ef
         labels.append(small_labels(truth.segmentation(index), run.preset.size))
         effector.append(truth.effector_pixel(index))
         effector_visible.append(truth.effector_visible(index))
-        pixels, seen = padded_objects(truth, index, most)
+        pixels, seen = padded_objects(truth, index, most, run.preset.size)
         objects.append(pixels)
         objects_visible.append(seen)
         episodes.append(np.full(len(cache[index]), index))
@@ -153,7 +153,8 @@ def train_probes(run: Run, robot: Episodes, report: Report = silent) -> tuple[Ef
         object_probe = train_object_probe(
             pictures, segmentation, _joined(objects).float(), _joined(objects_visible), episode
         )
-    except DataError:
+    except DataError as error:
+        report(2, 7, f"object positions are not measured: {error}")
         object_probe = None
     return effector_probe, object_probe
 
@@ -181,11 +182,16 @@ def probe_latent_actions(run: Run, human: Episodes, *, seed: int) -> LinearProbe
     return linear_probe(_joined(features).float(), _joined(targets).float(), _joined(episodes), names=names, seed=seed)
 
 
-def padded_objects(truth: GroundTruth, index: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel positions `t most 2` and visibility `t most` of an episode's objects; those it lacks are not visible."""
+def padded_objects(truth: GroundTruth, index: int, most: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel positions `t most 2` and visibility `t most` of an episode's objects at the model's size.
+
+    An object that is hidden, out of the picture or too small there is not visible; nor is one the episode lacks.
+    """
     pixels, seen = truth.object_pixels(index), truth.objects_visible(index)
     missing = most - pixels.shape[1]
-    return np.pad(pixels, ((0, 0), (0, missing), (0, 0))), np.pad(seen, ((0, 0), (0, missing)))
+    pixels, seen = np.pad(pixels, ((0, 0), (0, missing), (0, 0))), np.pad(seen, ((0, 0), (0, missing)))
+    labels = torch.from_numpy(small_labels(truth.segmentation(index), size))
+    return pixels, seen & visible_objects(labels, most).numpy()
 
 
 def small_labels(labels: np.ndarray, size: int) -> np.ndarray:

@@ -146,7 +146,9 @@ class HeatmapNet(nn.Module):
         coarse = self.coarse(middle)
         up = self.mix_middle(_double(self.up_middle(coarse), like=middle) + middle)
         up = self.mix_fine(_double(self.up_fine(up), like=fine) + fine)
-        return self.heat(up)[:, 0].float(), self.nowhere.expand(len(x))
+        heat = self.heat(up)[:, 0].float()
+        # at first as likely as all cells together, and free to move faster than any one weight
+        return heat, (10 * self.nowhere + math.log(heat[0].numel())).expand(len(x))
 
 
 def soft_argmax(heat: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:

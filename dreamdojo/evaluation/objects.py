@@ -247,7 +247,7 @@ def _balanced(kinds: list[Tensor], count: int, generator: torch.Generator) -> In
     return torch.stack([kinds[k][int(p * len(kinds[k]))] for k, p in zip(chosen, place, strict=True)])
 
 
-def _judged(pairs: _Pairs, episodes: Int[Tensor, " n"], *, seed: int, most: int = 12) -> Int[Tensor, " n"]:
+def _judged(pairs: _Pairs, episodes: Int[Tensor, " n"], *, seed: int, most: int = 12) -> Int[Tensor, " m"]:
     """Moved objects, and as many that are gone, at most `most` times each: no object may speak for the others."""
     generator = torch.Generator().manual_seed(seed)
     rows = []

@@ -14,16 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dreamdojo.errors import ConfigError, DataError
-from dreamdojo.evaluation.effector import EffectorProbe
-from dreamdojo.evaluation.keypoints import ProbeError, position_error
-from dreamdojo.evaluation.objects import MIN_VISIBLE_PIXELS, ObjectProbe
+from dreamdojo.evaluation.keypoints import Located, ProbeError, position_error
+from dreamdojo.evaluation.objects import MIN_VISIBLE_PIXELS
 from dreamdojo.metrics import (
     Interval,
     gradient_energy_ratio,
@@ -94,6 +93,36 @@ class Clips:
     truth: UInt8[Tensor, "b t c h w"]
     scene: SceneTruth | None = None
     """True positions, where the recording comes from a simulator."""
+
+
+@runtime_checkable
+class EffectorFinder(Protocol):
+    """Says where the hand or gripper is in each frame, and how well it does so."""
+
+    @property
+    def error(self) -> ProbeError:
+        """Its own error on rendered frames."""
+        ...
+
+    def locate(self, frames: UInt8[Tensor, "n c h w"]) -> Located:
+        """Where the hand or gripper is."""
+        ...
+
+
+@runtime_checkable
+class ObjectFinder(Protocol):
+    """Says where an object that is marked in one frame is in another, and how well it does so."""
+
+    @property
+    def error(self) -> ProbeError:
+        """Its own error on rendered frames."""
+        ...
+
+    def locate(
+        self, start: UInt8[Tensor, "n c h w"], mask: Bool[Tensor, "n h w"], frames: UInt8[Tensor, "n c h w"]
+    ) -> Located:
+        """Where the object marked by `mask` in `start` is in `frames`."""
+        ...
 
 
 Table = Mapping[str, Mapping[str, Float[Tensor, "b t"]]]
@@ -179,8 +208,8 @@ def score_rollouts(
     *,
     other_actions: Mapping[str, UInt8[Tensor, "b t c h w"]],
     horizons: Sequence[int] = HORIZONS,
-    effector_probe: EffectorProbe | None = None,
-    object_probe: ObjectProbe | None = None,
+    effector_probe: EffectorFinder | None = None,
+    object_probe: ObjectFinder | None = None,
     moved: float = 3.0,
 ) -> RolloutScores:
     """Score predicted clips frame by frame.
@@ -252,7 +281,7 @@ def _picture_scores(
 
 
 def _effector_scores(
-    probe: EffectorProbe, scene: SceneTruth, index: Tensor, group: Mapping[str, UInt8[Tensor, "b t c h w"]]
+    probe: EffectorFinder, scene: SceneTruth, index: Tensor, group: Mapping[str, UInt8[Tensor, "b t c h w"]]
 ) -> dict[str, dict[str, Tensor]]:
     table: dict[str, dict[str, Tensor]] = {"effector_error": {}, "effector_found": {}}
     visible = scene.effector_visible[:, index]
@@ -268,7 +297,7 @@ def _effector_scores(
 
 
 def _object_scores(
-    probe: ObjectProbe,
+    probe: ObjectFinder,
     clips: Clips,
     scene: SceneTruth,
     index: Tensor,

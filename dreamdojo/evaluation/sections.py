@@ -160,7 +160,11 @@ def _positions(scores: RolloutScores, probe: str, horizons: Sequence[int]) -> tu
         f"On held-out rendered frames {error} (median {error.median:.1f} px, {error.count} cases). The row “{TRUTH}” "
         "is the same probe on the true frames of these clips. Not found counts as the farthest corner of the frame."
     )
-    return _means(scores, metric, horizons, caption=caption), _means(scores, found, horizons)
+    limits = (
+        f"The probe finds {error.found:.0%} of what is there, and claims to find {error.false_alarms:.0%} of what was "
+        "taken out of the picture: a vanished thing is not always noticed."
+    )
+    return _means(scores, metric, horizons, caption=caption), _means(scores, found, horizons, caption=limits)
 
 
 def _means(scores: RolloutScores, metric: Metric, horizons: Sequence[int], *, caption: str = "") -> Table:

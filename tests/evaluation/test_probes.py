@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from tests.evaluation.toy import toy_scenes
 
 from dreamdojo.errors import DataError
 from dreamdojo.evaluation.effector import EffectorProbeConfig, train_effector_probe
@@ -19,9 +18,10 @@ from dreamdojo.evaluation.keypoints import (
     soft_argmax,
 )
 from dreamdojo.evaluation.objects import ObjectProbeConfig, train_object_probe, visible_objects
+from tests.evaluation.toy import toy_scenes
 
-SMALL_EFFECTOR = EffectorProbeConfig(width=8, steps=100, batch=16, learning_rate=1e-2)
-SMALL_OBJECT = ObjectProbeConfig(width=12, steps=150, batch=24, learning_rate=1e-2, gate=6.0)
+SMALL_EFFECTOR = EffectorProbeConfig(width=8, steps=180, batch=16, learning_rate=1e-2, erased=0.3)
+SMALL_OBJECT = ObjectProbeConfig(width=12, steps=120, batch=16, learning_rate=1e-2, gate=9.0)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from tests.evaluation.toy import toy_scenes
 
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.evaluation.keypoints import Located, ProbeError
 from dreamdojo.evaluation.rollouts import COPY, TRUTH, Clips, SceneTruth, score_rollouts
+from tests.evaluation.toy import toy_scenes
 
 CLIPS, LENGTH, CONTEXT = 6, 12, 4
 
@@ -63,7 +63,7 @@ def test_the_truth_beats_copying_and_copying_ties_with_itself(clips):
     assert scores.methods == ("oracle", "lazy")
     for horizon in (4, 8):
         assert scores.against("moving_psnr", "oracle", horizon).above_zero
-        assert scores.against("psnr", "lazy", horizon).mean == 0.0
+        assert scores.against("psnr", "lazy", horizon).mean == pytest.approx(0, abs=1e-4)
         assert scores.mean("ssim", "oracle", horizon).mean == pytest.approx(1, abs=1e-5)
         assert scores.mean("sharpness", "oracle", horizon).mean == pytest.approx(1, abs=1e-5)
 

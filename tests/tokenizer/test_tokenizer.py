@@ -74,7 +74,7 @@ def test_training_redraws_better_and_normalises_latents(tmp_path, k):
     source = Source(embodiment="human", episodes=episodes)
     before = reconstruction_psnr(Tokenizer(config), episodes, CPU)
     model = train_tokenizer(config, training, [source], tmp_path, compute=CPU)
-    assert reconstruction_psnr(model, episodes, CPU) > before + 5
+    assert reconstruction_psnr(model, episodes, CPU) > before + 2
     latents = np.stack([encode_episode(model, e["frames"], CPU) for e in episodes])
     assert abs(latents.mean()) < 1 and 0.3 < latents.std() < 3
     again = train_tokenizer(config, training, [source], tmp_path, compute=CPU)  # finished: loaded, not trained

@@ -125,7 +125,7 @@ def curves_svg(curves: Curves) -> str:
         _label_ends(axes, curves, colours)
         axes.set_xlabel(curves.x_label, color=ink)
         axes.set_title(curves.y_label, color=ink, loc="left", fontsize=11, pad=10)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 4, 5, 8, 10]))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.tick_params(colors=ink, length=0)
         axes.grid(axis="y", color=rule, linewidth=0.8)

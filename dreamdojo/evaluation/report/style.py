@@ -18,6 +18,7 @@ CSS = """
   }
 }
 * { box-sizing: border-box; }
+figure { margin: 0; }
 html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 var(--sans); }
 main, header.top { max-width: 1080px; margin: 0 auto; padding: 0 20px; }
@@ -51,19 +52,19 @@ section > .lead { margin-top: 4px; }
 .card .note { color: var(--ink-3); font-size: 13px; line-height: 1.4; }
 .card.is-good .value { color: var(--good); } .card.is-bad .value { color: var(--bad); }
 
-figure { margin: 0; }
 figcaption, .caption { color: var(--ink-3); font-size: 14px; line-height: 1.45; margin-top: 9px; max-width: 52em; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--rule); border-radius: 12px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 15px; }
+table { border-collapse: collapse; width: 100%; table-layout: fixed; min-width: 540px;
+  font-variant-numeric: tabular-nums; font-size: 15px; }
 th, td { padding: 9px 16px; text-align: right; white-space: nowrap; vertical-align: top; }
 thead th { font-weight: 500; font-size: 13px; color: var(--ink-3); border-bottom: 1px solid var(--rule); }
 tbody tr + tr > * { border-top: 1px solid var(--rule); }
-th:first-child { text-align: left; font-weight: 550; }
-tbody th { position: sticky; left: 0; background: var(--card); white-space: normal; min-width: 8.5em; }
+th:first-child { text-align: left; font-weight: 550; width: 30%; white-space: normal; }
+tbody th { position: sticky; left: 0; background: var(--card); }
 tr.quiet > * { color: var(--ink-3); } tr.quiet th { font-weight: 400; }
 td .range { display: block; font-size: 12px; color: var(--ink-3); line-height: 1.3; }
 td.is-good .number { color: var(--good); font-weight: 600; } td.is-bad .number { color: var(--bad); font-weight: 600; }
-td svg { display: block; width: 92px; height: 12px; margin: 3px 0 0 auto; }
+td svg { display: block; width: 92px; max-width: 100%; height: 12px; margin: 3px 0 0 auto; }
 
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 16px; }
 .figure { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 12px 14px; }
@@ -80,7 +81,8 @@ td svg { display: block; width: 92px; height: 12px; margin: 3px 0 0 auto; }
 .time i { position: absolute; inset: 0 auto 0 0; border-radius: 2px; background: var(--line-1); width: 0; }
 .time u { position: absolute; top: -3px; bottom: -3px; width: 2px; background: var(--ink-3); }
 
-.strip { display: grid; grid-template-columns: auto 1fr; gap: 4px 10px; font-size: 13px; color: var(--ink-2); }
+.strip { max-width: 800px; display: grid; grid-template-columns: auto 1fr; gap: 4px 10px;
+  font-size: 13px; color: var(--ink-2); }
 .strip img { width: 100%; display: block; image-rendering: pixelated; border-radius: 8px; }
 .strip .heads { grid-column: 2; display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; text-align: center; }
 .strip .names { display: grid; grid-auto-rows: 1fr; align-items: center; max-width: 92px; line-height: 1.2; }
@@ -101,7 +103,10 @@ footer { max-width: 1080px; margin: 60px auto 40px; padding: 16px 20px 0; color:
 @media (max-width: 560px) {
   header.top { padding-top: 32px; } section { padding-top: 40px; }
   .cards { grid-template-columns: 1fr 1fr; } .card { padding: 12px 14px; } .card .value { font-size: 25px; }
-  th, td { padding: 8px 11px; } tbody th { min-width: 6.6em; font-size: 14px; }
+  table { min-width: 0; font-size: 14px; } th, td { padding: 8px 5px; }
+  th:first-child { width: 25%; padding-left: 12px; }
+  td:last-child, th:last-child { padding-right: 12px; } td .range { white-space: normal; font-size: 11px; }
+  thead th { white-space: normal; font-size: 12px; }
   dl { grid-template-columns: 1fr; } dt { padding-bottom: 0; } dd { padding-top: 0; }
   dd:nth-of-type(n + 2) { border-top: 0; } .strip { gap: 4px 6px; font-size: 12px; } .strip .names { max-width: 58px; }
 }
