@@ -96,13 +96,14 @@ def judge(run: Run, held_out: Episodes, truths: Truths | None, *, report: Report
 
 
 def scene_truth(plan: ClipPlan, held_out: Episodes, *, size: int) -> SceneTruth:
-    """True positions in the clips of `plan`, whose recordings are the episodes of `held_out` in order."""
+    """True positions in the clips of `plan`, whose recordings are the episodes of `held_out`, in order."""
     from dreamdojo.dojo.truth import GroundTruth
 
     truth = GroundTruth.open(held_out.dataset.root)
     most = max(truth.num_objects(index) for index in held_out.indices)
     effector, effector_visible, masks, starts, positions, visible = [], [], [], [], [], []
-    for index, start in zip(held_out.indices, plan.start, strict=True):
+    for recording, start in zip(plan.recording, plan.start, strict=True):
+        index = held_out.indices[recording]
         last = start + plan.context - 1
         future = slice(last + 1, last + 1 + plan.horizon)
         effector.append(truth.effector_pixel(index)[future])

@@ -29,8 +29,10 @@ class Recording:
 class ClipPlan:
     """Which frames are given, which are predicted, and under which actions."""
 
+    recording: tuple[int, ...]
+    """Number of the recording that each clip is from."""
     start: tuple[int, ...]
-    """First given frame of each clip, one clip per recording."""
+    """First given frame of each clip in its recording."""
     context: int
     """Given frames."""
     horizon: int
@@ -45,14 +47,19 @@ class ClipPlan:
     """The same with the actions of another recording after the context."""
 
 
-def plan_clips(recordings: Sequence[Recording], *, context: int, horizon: int, seed: int) -> ClipPlan:
-    """One clip from each recording at a place drawn by `seed`; the other actions are those of the next recording.
+def plan_clips(
+    recordings: Sequence[Recording], *, context: int, horizon: int, seed: int, least_clips: int = 16
+) -> ClipPlan:
+    """One clip from each recording at a place drawn by `seed`; from few recordings, several that do not overlap.
+
+    The other actions of a clip are those of a clip of another recording. Clips of one recording are not independent,
+    so intervals over them are narrower than they should be; the data sheet says how many recordings there are.
 
     Raises:
         DataError: if there are fewer than two recordings that are long enough.
     """
     length = context + horizon
-    usable = [recording for recording in recordings if len(recording.frames) >= length]
+    usable = [number for number, recording in enumerate(recordings) if len(recording.frames) >= length]
     if len(usable) < 2:
         longest = max((len(recording.frames) for recording in recordings), default=0)
         raise DataError(
@@ -60,12 +67,28 @@ def plan_clips(recordings: Sequence[Recording], *, context: int, horizon: int, s
             f"{len(usable)}; the longest has {longest}. Hold out more episodes, or use a shorter horizon."
         )
     random = np.random.default_rng(seed)
-    starts = [int(random.integers(len(r.frames) - length + 1)) for r in usable]
-    frames = np.stack([r.frames[s : s + length] for r, s in zip(usable, starts, strict=True)])
-    actions = np.stack([r.actions[s : s + length - 1] for r, s in zip(usable, starts, strict=True)])
-    other = np.concatenate([actions[:, : context - 1], np.roll(actions, -1, axis=0)[:, context - 1 :]], axis=1)
+    wanted = max(1, -(-least_clips // len(usable)))
+    places = []
+    for turn in range(wanted):
+        for number in usable:
+            clips = min(wanted, len(recordings[number].frames) // length)
+            if turn < clips:
+                room = len(recordings[number].frames) // clips
+                places.append((number, turn * room + int(random.integers(room - length + 1))))
+
+    def cut(number: int, start: int) -> tuple[np.ndarray, np.ndarray]:
+        recording = recordings[number]
+        return recording.frames[start : start + length], recording.actions[start : start + length - 1]
+
+    frames, actions = (np.stack(parts) for parts in zip(*(cut(*place) for place in places), strict=True))
+    following = [
+        next(j % len(places) for j in range(i + 1, i + 1 + len(places)) if places[j % len(places)][0] != number)
+        for i, (number, _) in enumerate(places)
+    ]
+    other = np.concatenate([actions[:, : context - 1], actions[following, context - 1 :]], axis=1)
     return ClipPlan(
-        start=tuple(starts),
+        recording=tuple(number for number, _ in places),
+        start=tuple(start for _, start in places),
         context=context,
         horizon=horizon,
         given=torch.from_numpy(frames[:, :context].copy()),
