@@ -90,6 +90,7 @@ class Demo(PresetCommand):
         if foundation is not None and self.human is None:
             console.print(f"Starting from the shipped foundation ({foundation.name}); --from-scratch trains it here.")
             stages.adopt_foundation(run, foundation)
+            data.sheet["foundation"] = "the one that ships with the package; its model card says how it was made"
         else:
             with clock("tokenizer"):
                 stages.tokenizer_stage(run, [data.human, data.robot])

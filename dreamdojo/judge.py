@@ -230,12 +230,13 @@ def write_findings(
     with run.progress("evaluate") as report:
         evaluation = judge(run, held_out, truths, report=report)
     seconds = {**seconds, "evaluation": seconds.get("evaluation", 0.0) + time.monotonic() - started}
+    steps = {stage: number for stage, number in steps_of(run.preset).items() if stage in seconds}
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {run.compute.reason}"
     conditions = {
         "preset": run.preset.name,
         "machine": machine,
         "seed": run.preset.posttraining.fit.seed,
-        "steps": steps_of(run.preset),
+        "steps": steps,
         "data": sheet,
         "seconds": seconds,
     }
@@ -247,7 +248,7 @@ def write_findings(
             title="A robot world model, from video to the driver's seat",
             subtitle=f"DreamDojo {dreamdojo.__version__}, preset {run.preset.name}",
             facts=(date.today().isoformat(), machine),
-            data_sheet={**sheet, **{f"steps, {k}": str(v) for k, v in steps_of(run.preset).items()}},
+            data_sheet={**sheet, **{f"steps, {k}": str(v) for k, v in steps.items()}},
             stage_seconds=seconds,
             rate=run.preset.rate,
         ),

@@ -1,10 +1,15 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 import dreamdojo
+from dreamdojo.apps.play.command import dojo_starts
 from dreamdojo.errors import ConfigError
+from dreamdojo.video import probe
 
 
 def test_everything_public_imports_and_nothing_else_is_promised():
@@ -22,3 +27,38 @@ def test_importing_the_package_and_asking_for_help_load_nothing_heavy():
 def test_a_model_that_does_not_ship_is_refused():
     with pytest.raises(ConfigError, match="neither a folder nor a model that ships"):
         dreamdojo.load("pico")
+
+
+shipped = pytest.mark.skipif(dreamdojo.foundation("nano") is None, reason="no weights of nano in this checkout")
+
+
+@shipped
+def test_the_model_that_ships_is_driven_offline_and_obeys():
+    session = dreamdojo.load("nano", device="cpu")
+    starts, dojo = dojo_starts(session.size, 1)
+    dojo.world.close()
+    ends = []
+    for velocity in (-0.2, 0.2):
+        session.reset(starts[0].observation, seed=0)
+        for _ in range(5):
+            end = session.step(torch.tensor([[[0.0, velocity, 0.0, 0.0, 1.0]]]))
+        ends.append(end.frames["head"].float())
+    assert (ends[0] - ends[1]).abs().mean() > 1.0  # grey levels: opposite commands give different pictures
+
+
+@shipped
+def test_the_drive_example_writes_its_video(tmp_path):
+    out = tmp_path / "drive.mp4"
+    arguments = [sys.executable, "examples/drive.py", str(out), "nano"]
+    subprocess.run(arguments, check=True, capture_output=True)
+    assert probe(out).num_frames == 30
+
+
+def test_every_python_block_of_the_readme_names_things_that_exist():
+    blocks = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        for name in re.findall(r"dreamdojo\.(\w+)", block):
+            assert name in dreamdojo.__all__
+        for name in re.findall(r"session\.(\w+)\(", block):
+            assert hasattr(dreamdojo.Session, name)
