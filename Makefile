@@ -64,6 +64,16 @@ apt:
 	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends $(PACKAGES); \
 	else echo "Missing system packages. Run: sudo apt-get install $(PACKAGES)"; exit 1; fi
 
+# LeRobot's own loader, in an environment of its own: what we write must open there (its test is skipped without it).
+REFEREES := .venv-referees
+.PHONY: referees
+referees:
+	$(PYTHON) -m venv $(REFEREES)
+	$(REFEREES)/bin/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(REFEREES)/bin/pip install --quiet --no-deps lerobot==0.4.4 torchvision==0.28.0 torchcodec==0.13.0
+	$(REFEREES)/bin/pip install --quiet -r tests/dataset/referee_requirements.txt
+	@command -v ffmpeg >/dev/null || $(MAKE) --no-print-directory apt PACKAGES=ffmpeg
+
 # For the browser tests, which are skipped where Chromium is absent.
 browser:
 	@$(MAKE) --no-print-directory apt PACKAGES=chromium
