@@ -9,10 +9,15 @@ what_if = session.fork(16)                       # explore; the session stays wh
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Threads that spin long while they wait lose several times their speed as soon as something else runs beside them;
+# threads that sleep at once lose a third of it when nothing does (docs/log.md). Read when torch is first imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 if TYPE_CHECKING:
     from dreamdojo.dataset.embodiment import Embodiment as Embodiment
@@ -89,7 +94,9 @@ def load(model: str | Path, **options: Any) -> Session:
     if isinstance(model, str) and not Path(model).exists():
         shipped = foundation(model)
         if shipped is None:
-            raise ConfigError(f"{model!r} is neither a folder nor a model that ships with this package")
+            raise ConfigError(
+                f"{model!r} is neither a folder nor a model that ships with this package (see dreamdojo.foundation)"
+            )
         model = shipped / "student"
     return load_session(Path(model), **options)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -33,9 +32,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; errors raised on purpose are printed as one message, and Ctrl-C says how to go on."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # Threads that spin long while they wait lose several times their speed as soon as something else runs beside them;
-    # threads that sleep at once lose a third of it when nothing does. See docs/log.md.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(_overview() + "\n")
         return
@@ -79,6 +75,6 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "dreamdojo COMMAND --help shows a command's options. Presets: nano.",
+            "dreamdojo COMMAND --help shows a command's options. Presets: nano; nano-foundation makes what ships.",
         ]
     )

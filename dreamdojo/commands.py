@@ -18,7 +18,7 @@ from dreamdojo.curation.curate import CurateSettings, curate
 from dreamdojo.dataset.read import Dataset, open_dataset
 from dreamdojo.dataset.split import split_episodes
 from dreamdojo.errors import ConfigError
-from dreamdojo.presets import NANO, Preset, find_preset
+from dreamdojo.presets import NANO, PRESETS, Preset, find_preset
 from dreamdojo.stages import Episodes, Run
 from dreamdojo.training.device import Device, Precision, choose_compute
 from dreamdojo.training.progress import progress_line
@@ -33,7 +33,13 @@ class Command:
 
     @classmethod
     def preset_and_rest(cls, arguments: Sequence[str]) -> tuple[Preset | None, list[str]]:
-        """Split a leading preset name off the arguments, for commands that take one."""
+        """Split a leading preset name off the arguments, for commands that take one.
+
+        Raises:
+            ConfigError: if a preset is named and this command takes none.
+        """
+        if arguments and arguments[0] in PRESETS and not Path(arguments[0]).exists():
+            raise ConfigError(f"this command takes no preset: drop {arguments[0]!r}")
         return None, list(arguments)
 
 
@@ -161,7 +167,8 @@ class Simulate(Command):
                 depth=self.depth,
             )
             with progress_line(f"simulate {body}") as report:
-                simulate(settings, self.out / body, workers=self.workers, progress=report)
+                result = simulate(settings, self.out / body, workers=self.workers, progress=report)
+            console.print(str(result))
 
 
 @dataclass(kw_only=True)
@@ -320,12 +327,17 @@ class Play(PresetCommand):
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        if self.run_folder != Path("runs") / self.preset.name and not self.run_folder.exists():
+            raise ConfigError(f"expected the run folder {self.run_folder}, found nothing. Check --run.")
         folder = None if self.world == "dojo" else find_model(self.run_folder, foundation(self.preset.name), self.model)
         if folder is None and self.world != "dojo":
             raise ConfigError(
                 f"no {self.model} in {self.run_folder}, and none ships for preset {self.preset.name}. "
                 "Run `dreamdojo demo` first, or drive the simulator with --world dojo."
             )
+        if folder is not None:
+            shipped = "" if folder.is_relative_to(self.run_folder) else "the one that ships: "
+            console.print(f"Model: {shipped}{folder}")
         play(
             folder,
             all_episodes(self.robot, self.camera) if self.robot else None,

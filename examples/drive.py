@@ -21,7 +21,9 @@ def main(out: str, model: str = "nano", seconds: float = 3.0) -> None:
     dojo.world.reset(seed=starts[0].seed)
 
     pictures = []
-    for step in range(round(seconds * session.fps)):
+    steps = round(seconds * session.fps)
+    for step in range(steps):
+        print(f"\r{step + 1}/{steps}", end="", flush=True)
         angle = 2 * np.pi * step / 20
         velocity = [0.15 * np.cos(angle), 0.15 * np.sin(angle), 0.0]  # a circle, m/s
         action = torch.tensor([[[*velocity, 0.0, 1.0]]], dtype=torch.float32)  # x y z, yaw rate, open gripper
@@ -31,4 +33,6 @@ def main(out: str, model: str = "nano", seconds: float = 3.0) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     main(*sys.argv[1:3])

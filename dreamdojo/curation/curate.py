@@ -229,7 +229,9 @@ def _probe_all(paths: Sequence[Path], names: dict[Path, str], settings: CurateSe
             results[path] = probe(path)
         except DataError as error:
             if not settings.skip_unreadable:
-                raise DataError(f"{error} Files like {names[path]} are left out with skip_unreadable.") from error
+                raise DataError(
+                    f"{error} Files like {names[path]} are left out with skip_unreadable (--skip-unreadable)."
+                ) from error
             results[path] = _reason(error, path, names[path])
     return results
 

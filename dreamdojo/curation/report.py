@@ -53,6 +53,13 @@ class CurationReport:
     other_files: tuple[str, ...]
     """Files in the folder whose names are not those of videos; they were not opened."""
 
+    def __str__(self) -> str:
+        """One line for a person."""
+        return (
+            f"{len(self.kept)} of {len(self.videos)} videos kept: {self.num_clips} clips, {self.num_frames} frames -> "
+            f"{self.root}; curation.json there says why for each"
+        )
+
     @property
     def kept(self) -> list[CuratedVideo]:
         """Files of which something is in the dataset."""

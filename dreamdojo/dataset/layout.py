@@ -72,7 +72,9 @@ def read_layout(root: Path) -> Layout:
         DataError: if it is not a LeRobot dataset of a version we know, or its meta is incomplete.
     """
     if not root.is_dir():
-        raise DataError(f"dataset {root}: expected a folder, found {'a file' if root.exists() else 'nothing'}")
+        raise DataError(
+            f"dataset {root}: expected a folder, found {'a file' if root.exists() else 'nothing'}. Check the path."
+        )
     info = read_json(root / INFO_PATH, of=f"dataset {root}")
     version = info.get("codebase_version")
     if version not in VERSIONS:

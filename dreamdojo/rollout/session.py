@@ -203,6 +203,11 @@ class Session:
         self._now = self._anchor = None
 
     def _frames(self, observation: Observation) -> Tensor:
+        if not isinstance(observation, Observation):
+            raise DataError(
+                f"expected an Observation, got a {type(observation).__name__}. Wrap frames b t 3 h w uint8 as "
+                f'Observation(frames={{"{CAMERA}": frames}}).'
+            )
         frames = observation.frames.get(CAMERA)
         if frames is None:
             raise DataError(f"expected a camera {CAMERA!r}, found: {', '.join(observation.frames) or 'none'}")

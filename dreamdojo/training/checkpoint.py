@@ -145,7 +145,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         raw = read_json(folder / "config.json", of=f"checkpoint {folder}")
     except DataError as error:
-        raise CheckpointError(f"{folder} is not a checkpoint folder: {error}") from error
+        raise CheckpointError(f"not a checkpoint folder: {error} Run the stage that makes it first.") from error
     if raw.get("format") != FORMAT:
         found = raw.get("format")
         raise CheckpointError(

@@ -52,6 +52,8 @@ def test_play_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("dreamdojo.commands.foundation", lambda name: None)
     with pytest.raises(ConfigError, match="Run `dreamdojo demo` first"):
         Play(preset=NANO, run_folder=tmp_path).run()
+    with pytest.raises(ConfigError, match="Check --run"):
+        Play(preset=NANO, run_folder=tmp_path / "nothing").run()
 
 
 def test_a_foreign_robot_needs_frames_to_start_from(tmp_path):
