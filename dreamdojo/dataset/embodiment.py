@@ -109,16 +109,19 @@ class Embodiment:
     def integrate(self, state: np.ndarray, action: np.ndarray, dt: float) -> np.ndarray | None:
         """The state `dt` seconds after `state` under `action`, from the fields that declare what they integrate.
 
-        State columns that no action field integrates are kept. Returns None when no field integrates anything, so
-        that a caller never mistakes a frozen state for a predicted one.
+        State columns that no action field integrates are kept, and an integrated one stays within its declared range,
+        as a body stops at its limits. Returns None when no field integrates anything, so that a caller never mistakes
+        a frozen state for a predicted one.
         """
         if not any(field.integrates for field in self.action):
             return None
         new_state = np.array(state, dtype=np.float32, copy=True)
+        limits = {field.name: (field.low, field.high) for field in self.state}
         for field in self.action:
             if field.integrates is not None:
                 target = self.columns(field.integrates, of="state")
-                new_state[..., target] += action[..., self.columns(field.name, of="action")] * dt
+                moved = new_state[..., target] + action[..., self.columns(field.name, of="action")] * dt
+                new_state[..., target] = np.clip(moved, *limits[field.integrates])
         return new_state
 
     def to_dict(self) -> dict[str, Any]:

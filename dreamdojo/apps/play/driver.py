@@ -224,7 +224,9 @@ class Driver:
 
     def _advance(self, name: str, play: PlayWorld, command: Command) -> list[View]:
         world = play.world
-        action = torch.from_numpy(world.embodiment.denormalize_action(command.values))
+        at_rest = self._controls.relaxed(command.values)
+        scaled = at_rest + self._settings.gain * (command.values - at_rest)
+        action = torch.from_numpy(world.embodiment.denormalize_action(scaled))
         views = []
         for _ in range(self._actions_per_turn // world.actions_per_step):
             began = time.perf_counter()

@@ -64,6 +64,9 @@ class PlaySettings:
     """Direction of the body's frame that moves to the right in the picture."""
     screen_up: Direction = "+x"
     """Direction of the body's frame that moves away from the viewer, up in the picture."""
+    gain: float = 0.5
+    """Share of a velocity's declared range that a held key asks for. A body can do more than it was ever seen doing,
+    and a dream of motions that nobody showed falls apart soonest."""
     encoding: Encoding = "webp-lossless"
     """How frames travel. Lossless by default, so that what a person judges is the model and not a codec."""
     quality: int = 90
@@ -82,6 +85,8 @@ class PlaySettings:
             raise ConfigError(
                 f"screen_right and screen_up must name different axes, got {self.screen_right} and {self.screen_up}"
             )
+        if not 0 < self.gain <= 1:
+            raise ConfigError(f"gain must be above 0 and at most 1, got {self.gain}")
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"quality must be 1 to 100, got {self.quality}")
         if self.frames_in_flight < 1:
