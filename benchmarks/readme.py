@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 REAL_NOTE = (
-    " The real clips come from 3 episodes only, so their intervals are narrower than they should be; that run shared the "
-    "machine with other work. Moved objects are placed worse than by copying: see docs/log.md."
+    " The real clips come from 3 episodes only, so their intervals are narrower than they should be; that run shared "
+    "the machine with other work. Moved objects are placed worse than by copying: see docs/log.md."
 )
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NAMES = {
