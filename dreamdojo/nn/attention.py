@@ -7,6 +7,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
+LARGEST_PLAIN_PRODUCT = 2**20
+"""Scores per head up to which the plain product is used on a CPU."""
+
+
 def attend(
     query: Float[Tensor, "b heads n d"],
     key: Float[Tensor, "b heads m d"],
@@ -16,9 +20,9 @@ def attend(
     """Softmax attention with scale `d ** -0.5`; `mask` is true where attention is allowed.
 
     On a CPU the plain product is several times faster than the fused kernel for the short sequences of `nano`,
-    most of all in its backward pass; elsewhere the fused kernel is used.
+    most of all in its backward pass; elsewhere, and where the scores would be large, the fused kernel is used.
     """
-    if query.device.type != "cpu":
+    if query.device.type != "cpu" or query.shape[-2] * key.shape[-2] > LARGEST_PLAIN_PRODUCT:
         return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
@@ -58,5 +62,5 @@ def rotate_interleaved(x: Float[Tensor, "*b n d"], angles: Float[Tensor, "n half
 def rotate_half(x: Float[Tensor, "*b n d"], angles: Float[Tensor, "n half"]) -> Float[Tensor, "*b n d"]:
     """Rotary positions on the pairs (i, i + d/2), as in the world model."""
     first, second = x.chunk(2, dim=-1)
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.nn.attention import RMSNorm, attend, rotary_frequencies, rotate_half
 from dreamdojo.nn.init import init_linear
+from dreamdojo.nn.precision import linear_float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +112,23 @@ class Modulation(nn.Module):
 
     def __init__(self, dim: int, rank: int, parts: int) -> None:
         super().__init__()
+        self.parts = parts
         self.down = nn.Linear(dim, rank, bias=False)
         self.up = nn.Linear(rank, parts * dim, bias=False)
         init_linear(self.down)
         init_linear(self.up, zero=True)
 
-    def forward(self, e: Float[Tensor, "b t d"]) -> Float[Tensor, "b t parts_d"]:
-        """One row of parameters per latent frame."""
-        return self.up(self.down(nn.functional.silu(e)))
+    def forward(
+        self, e: Float[Tensor, "b t d"], shared: Float[Tensor, "b t parts_d"]
+    ) -> tuple[Float[Tensor, "b t 1 d"], ...]:
+        """`parts` vectors per latent frame, in float32 and ready to act on its tokens."""
+        own = linear_float32(self.up, linear_float32(self.down, nn.functional.silu(e)))
+        return (own + shared)[:, :, None].chunk(self.parts, dim=-1)
+
+
+def modulate(x: Float[Tensor, "b t n d"], scale: Float[Tensor, "b t 1 d"], shift: Float[Tensor, "b t 1 d"]) -> Tensor:
+    """`layer_norm(x) * (1 + scale) + shift`, in the precision of `x`."""
+    return (nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -163,7 +173,6 @@ class Block(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         dim, rank = config.dim, config.modulation_rank
-        self.norm = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
         self.self_attention = Attention(config)
         self.self_modulation = Modulation(dim, rank, 3)
         self.cross_attention = Attention(config, config.text_dim) if config.text_dim else None
@@ -187,24 +196,24 @@ class Block(nn.Module):
         """One residual block; also returns this call's own keys and values, for a cache."""
         frames = x.shape[1]
 
-        shift, scale, gate = (self.self_modulation(e) + shared)[:, :, None].chunk(3, dim=-1)
-        y = self.norm(x) * (1 + scale) + shift
+        shift, scale, gate = self.self_modulation(e, shared)
+        y = modulate(x, scale, shift)
         own = KeyValue(*self.self_attention.keys_and_values(y))
         key = own.key if past is None else torch.cat([past.key.to(own.key.dtype), own.key], dim=1)
         value = own.value if past is None else torch.cat([past.value.to(own.value.dtype), own.value], dim=1)
         y = self.self_attention(y.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2), angles, mask)
-        x = x + gate * y.unflatten(1, (frames, -1))
+        x = x + (gate * y.unflatten(1, (frames, -1))).to(x.dtype)
 
         if self.cross_attention is not None and self.cross_modulation is not None:
             if text is None:
                 raise DataError("this model is conditioned on text features: expected `text`, got None")
-            shift, scale, gate = (self.cross_modulation(e) + shared)[:, :, None].chunk(3, dim=-1)
-            y = (self.norm(x) * (1 + scale) + shift).flatten(1, 2)
+            shift, scale, gate = self.cross_modulation(e, shared)
+            y = modulate(x, scale, shift).flatten(1, 2)
             y = self.cross_attention(y, *self.cross_attention.keys_and_values(text))
-            x = x + gate * y.unflatten(1, (frames, -1))
+            x = x + (gate * y.unflatten(1, (frames, -1))).to(x.dtype)
 
-        shift, scale, gate = (self.mlp_modulation(e) + shared)[:, :, None].chunk(3, dim=-1)
-        return x + gate * self.mlp(self.norm(x) * (1 + scale) + shift), own
+        shift, scale, gate = self.mlp_modulation(e, shared)
+        return x + (gate * self.mlp(modulate(x, scale, shift))).to(x.dtype), own
 
 
 class ActionEmbedding(nn.Module):
@@ -244,7 +253,6 @@ class DiT(nn.Module):
             else None
         )
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.num_blocks)])
-        self.final_norm = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
         self.final_modulation = Modulation(dim, config.modulation_rank, 2)
         self.patch_out = nn.Linear(dim, config.latent_channels * patch**2, bias=False)
         init_linear(self.patch_in)
@@ -294,12 +302,17 @@ class DiT(nn.Module):
         x = self._embed_patches(noisy, previous, condition_mask, padding_mask)
         rows, columns = noisy.shape[-2] // config.patch_size, noisy.shape[-1] // config.patch_size
 
-        wave = sinusoid(sigma * config.sigma_scale, config.dim)
-        e = wave + has_action[..., None] * self.action.embedding(action)
-        shared = self.time_embedding(wave) + has_action[..., None] * self.action.shared(action)
-        e = self.embedding_norm(e)
-        if self.text_projection is not None and text is not None:
-            text = self.text_projection(text)
+        # The modulation is small and decides everything: it stays in float32 whatever the blocks compute in.
+        wave = sinusoid(sigma.float() * config.sigma_scale, config.dim)
+        hidden = nn.functional.silu(linear_float32(self.time_embedding[0], wave))
+        action = action.to(x.dtype)
+        e = self.embedding_norm(wave + has_action[..., None] * self.action.embedding(action).float())
+        shared = linear_float32(self.time_embedding[2], hidden)
+        shared = shared + has_action[..., None] * self.action.shared(action).float()
+        if text is not None:
+            text = text.to(x.dtype)
+            if self.text_projection is not None:
+                text = self.text_projection(text)
 
         num_past = past[0].key.shape[1] if past else 0
         angles = self.rotary_angles(num_past + noisy.shape[1], rows, columns).to(noisy.device)
@@ -309,8 +322,8 @@ class DiT(nn.Module):
             x, key_value = block(x, e, shared, angles=angles, mask=mask, past=past[index] if past else None, text=text)
             own.append(key_value)
 
-        shift, scale = (self.final_modulation(e) + shared[..., : 2 * config.dim])[:, :, None].chunk(2, dim=-1)
-        x = self.patch_out(self.final_norm(x) * (1 + scale) + shift)
+        shift, scale = self.final_modulation(e, shared[..., : 2 * config.dim])
+        x = linear_float32(self.patch_out, modulate(x.float(), scale, shift))
         out = rearrange(x, "b t (y x) (p q c) -> b t c (y p) (x q)", y=rows, p=config.patch_size, q=config.patch_size)
         return (out + previous if previous is not None else out), own
 
@@ -353,7 +366,7 @@ class DiT(nn.Module):
             p=config.patch_size,
             q=config.patch_size,
         )
-        return self.patch_in(patches)
+        return self.patch_in(patches.to(self.patch_in.weight.dtype))
 
     def _attention_mask(self, num_past: int, num_frames: int, tokens: int, device: torch.device) -> Tensor | None:
         """True where a token may attend; None where every token may."""
