@@ -35,7 +35,7 @@ from dreamdojo.tokenizer.model import Tokenizer
 from dreamdojo.tokenizer.train import reconstruction_psnr
 from dreamdojo.training.checkpoint import load_model
 from dreamdojo.training.progress import Report, silent
-from dreamdojo.video import resize
+from dreamdojo.video import Size, resize
 
 if TYPE_CHECKING:
     from dreamdojo.dojo.truth import GroundTruth
@@ -95,7 +95,7 @@ def judge(run: Run, held_out: Episodes, truths: Truths | None, *, report: Report
     )
 
 
-def scene_truth(plan: ClipPlan, held_out: Episodes, *, size: int) -> SceneTruth:
+def scene_truth(plan: ClipPlan, held_out: Episodes, *, size: Size) -> SceneTruth:
     """True positions in the clips of `plan`, whose recordings are the episodes of `held_out`, in order."""
     from dreamdojo.dojo.truth import GroundTruth
 
@@ -183,7 +183,7 @@ def probe_latent_actions(run: Run, human: Episodes, *, seed: int) -> LinearProbe
     return linear_probe(_joined(features).float(), _joined(targets).float(), _joined(episodes), names=names, seed=seed)
 
 
-def padded_objects(truth: GroundTruth, index: int, most: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def padded_objects(truth: GroundTruth, index: int, most: int, size: Size) -> tuple[np.ndarray, np.ndarray]:
     """Pixel positions `t most 2` and visibility `t most` of an episode's objects at the model's size.
 
     An object that is hidden, out of the picture or too small there is not visible; nor is one the episode lacks.
@@ -195,7 +195,7 @@ def padded_objects(truth: GroundTruth, index: int, most: int, size: int) -> tupl
     return pixels, seen & visible_objects(labels, most).numpy()
 
 
-def small_labels(labels: np.ndarray, size: int) -> np.ndarray:
+def small_labels(labels: np.ndarray, size: Size) -> np.ndarray:
     """Segmentation `t h w` at the model's size, nearest label."""
     return resize(labels, size, nearest=True)
 

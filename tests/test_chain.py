@@ -28,7 +28,7 @@ def toy_preset(k, steps=12):
     fit = FitConfig(steps=steps, batch_size=8, learning_rate=2e-3, warmup_steps=2, save_every=5, log_every=1)
     return replace(
         NANO,
-        size=SIZE,
+        size=(SIZE, SIZE),
         tokenizer=replace(NANO.tokenizer, width=8, temporal_factor=k, blocks=1),
         tokenizer_training=replace(NANO.tokenizer_training, fit=fit),
         latent_action=replace(NANO.latent_action, dim=32, latent_dim=4, encoder_blocks=1, decoder_blocks=1),

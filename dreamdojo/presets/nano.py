@@ -15,7 +15,7 @@ from dreamdojo.world_model.train import WorldModelTraining
 
 NANO = Preset(
     name="nano",
-    size=64,
+    size=(64, 64),
     rate=10.0,
     data=DataAmounts(human_minutes=16, robot_minutes=5),
     tokenizer=TokenizerConfig(latent_channels=4, width=32, spatial_factor=4, temporal_factor=1),

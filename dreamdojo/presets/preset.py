@@ -34,8 +34,8 @@ class Preset:
 
     name: str
     """The preset's name, kept in run folders."""
-    size: int
-    """Side of a square frame in pixels."""
+    size: tuple[int, int]
+    """Height and width of a frame in pixels."""
     rate: float
     """Frames (and actions) per second; sources are resampled to it by timestamp."""
     data: DataAmounts
@@ -69,9 +69,9 @@ class Preset:
             if found != expected:
                 raise ConfigError(f"{name} must be {expected} to fit the stages before it, got {found}")
         step = self.tokenizer.spatial_factor * self.world_model.patch_size
-        if self.size % step or self.size % self.latent_action.patch_size:
+        if any(side % step or side % self.latent_action.patch_size for side in self.size):
             raise ConfigError(
-                f"size {self.size} must divide by {step} (tokenizer factor times DiT patch) and by "
+                f"height and width {self.size} must divide by {step} (tokenizer factor times DiT patch) and by "
                 f"{self.latent_action.patch_size} (latent action patch)"
             )
         if not 0 <= self.human_share < 1:

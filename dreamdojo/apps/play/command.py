@@ -13,11 +13,11 @@ from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start
 from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import resample
 from dreamdojo.rollout.session import CAMERA, Session
-from dreamdojo.video import resize
+from dreamdojo.video import Size, resize
 from dreamdojo.world import Observation
 
 
-def observation(frame: np.ndarray, state: np.ndarray | None, size: int) -> Observation:
+def observation(frame: np.ndarray, state: np.ndarray | None, size: Size) -> Observation:
     """One frame `h w 3` uint8 of any size, centre-cropped and resized to the model's, and the state `(s,)`."""
     picture = torch.from_numpy(resize(frame[None], size)).permute(0, 3, 1, 2)[None]
     return Observation(
@@ -38,8 +38,8 @@ def dataset_starts(dataset: Dataset, episodes: tuple[int, ...], camera: str | No
     return starts
 
 
-def dojo_starts(size: int, count: int) -> tuple[list[Start], PlayWorld]:
-    """Scenes of the `demo` split, which nothing is trained on, `size` pixels wide, and the dojo behind them.
+def dojo_starts(size: Size, count: int) -> tuple[list[Start], PlayWorld]:
+    """Scenes of the `demo` split, which nothing is trained on, at `size` pixels, and the dojo behind them.
 
     Raises:
         MissingDependencyError: if MuJoCo or the system's GL library is missing.
