@@ -1,7 +1,8 @@
 """Embodiments: a body declared by named fields with units and ranges, never guessed from a folder name.
 
 An embodiment travels with its dataset as `meta/embodiment.json`. Actions reach a model normalised field by field to
-about [-1, 1] with the declared range: `2 (x - low) / (high - low) - 1`, not clipped, and 0 where low equals high.
+about [-1, 1] with the declared range: `2 (x - low) / (high - low) - 1`, not clipped, and 0 where low equals high. The
+bodies of the published system are declared in `dataset/published.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from dreamdojo.errors import ConfigError, DataError
 
-Resampling = Literal["mean", "last"]
+Resampling = Literal["mean", "last", "first"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +33,24 @@ class Field:
     high: tuple[float, ...]
     """Value that normalises to +1, one per axis."""
     resampling: Resampling = "last"
-    """How several source steps become one at a lower rate: rates are averaged, targets keep their last value."""
+    """How several source steps become one at a lower rate: rates are averaged (`mean`), targets keep their last value
+    (`last`), or the command given at the kept frame stands for all (`first`)."""
     integrates: str | None = None
     """The state field that this field is the time derivative of, where it is one."""
+    source: tuple[int, int] | None = None
+    """First and one-past-last column of the dataset's action or state that hold the field; None where the fields stand
+    side by side in the declared order."""
 
     def __post_init__(self) -> None:
         if not len(self.axes) == len(self.low) == len(self.high):
             raise ConfigError(
                 f"field {self.name}: expected one low and one high per axis, got {len(self.axes)} axes, "
                 f"{len(self.low)} low and {len(self.high)} high values"
+            )
+        if self.source is not None and (self.source[0] < 0 or self.source[1] - self.source[0] != self.size):
+            raise ConfigError(
+                f"field {self.name}: expected a source of {self.size} columns, got columns {self.source[0]} to "
+                f"{self.source[1]}"
             )
 
     @property
@@ -59,6 +69,21 @@ class Embodiment:
     """Fields of one action, in order; empty for video without actions."""
     state: tuple[Field, ...] = ()
     """Fields of the proprioceptive state, in order; may be empty."""
+    relative: bool = False
+    """Whether the model is given each normalised action minus the last one before its chunk."""
+    slot: int | None = None
+    """First column of this body in a wide action of fixed slots; None where the body has an adapter of its own."""
+
+    def __post_init__(self) -> None:
+        for part, fields in (("action", self.action), ("state", self.state)):
+            placed = [field.name for field in fields if field.source is not None]
+            if placed and len(placed) != len(fields):
+                raise ConfigError(
+                    f"embodiment {self.name}: expected a source for every {part} field or for none, got one for "
+                    f"{', '.join(placed)} only"
+                )
+        if self.slot is not None and self.slot < 0:
+            raise ConfigError(f"embodiment {self.name}: expected a slot from 0 on, got {self.slot}")
 
     @property
     def action_dim(self) -> int:
@@ -93,17 +118,26 @@ class Embodiment:
         known = ", ".join(field.name for field in fields) or "none"
         raise ConfigError(f"embodiment {self.name} has no {of} field {field_name!r}; it declares: {known}")
 
+    def side_by_side(self) -> Embodiment:
+        """The same body in a dataset of its own, whose columns are its fields in the declared order."""
+        parts = {
+            part: tuple(dataclasses.replace(field, source=None) for field in fields)
+            for part, fields in (("action", self.action), ("state", self.state))
+        }
+        return dataclasses.replace(self, **parts)
+
     def normalize_action(self, action: np.ndarray) -> np.ndarray:
         """Actions `(..., action_dim)` in the body's units -> about [-1, 1], float32."""
-        low, high = self._action_range()
-        self._check_width(action)
-        span = np.where(high > low, high - low, 1.0)
-        return np.where(high > low, 2 * (action - low) / span - 1, 0.0).astype(np.float32)
+        return self._normalize(action, "action")
+
+    def normalize_state(self, state: np.ndarray) -> np.ndarray:
+        """States `(..., state_dim)` in the body's units -> about [-1, 1], float32."""
+        return self._normalize(state, "state")
 
     def denormalize_action(self, action: np.ndarray) -> np.ndarray:
         """The inverse of `normalize_action`; constant columns come back as their constant."""
-        low, high = self._action_range()
-        self._check_width(action)
+        low, high = _range(self.action)
+        self._check_width(action, "action")
         return (low + (np.asarray(action) + 1) / 2 * (high - low)).astype(np.float32)
 
     def integrate(self, state: np.ndarray, action: np.ndarray, dt: float) -> np.ndarray | None:
@@ -136,24 +170,36 @@ class Embodiment:
             DataError: if a key is missing or unknown.
         """
         try:
-            return cls(name=raw["name"], **{part: tuple(map(_field, raw[part])) for part in ("action", "state")})
+            return cls(
+                name=raw["name"],
+                **{part: tuple(map(_field, raw[part])) for part in ("action", "state")},
+                **{key: raw[key] for key in ("relative", "slot") if key in raw},  # older declarations have neither
+            )
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"not an embodiment declaration: {error}. Expected the keys name, action and state, each field with "
                 "name, axes, unit, low and high."
             ) from error
 
-    def _action_range(self) -> tuple[np.ndarray, np.ndarray]:
-        low = [value for field in self.action for value in field.low]
-        high = [value for field in self.action for value in field.high]
-        return np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+    def _normalize(self, values: np.ndarray, part: Literal["action", "state"]) -> np.ndarray:
+        low, high = _range(self.action if part == "action" else self.state)
+        self._check_width(values, part)
+        span = np.where(high > low, high - low, 1.0)
+        return np.where(high > low, 2 * (values - low) / span - 1, 0.0).astype(np.float32)
 
-    def _check_width(self, action: np.ndarray) -> None:
-        if action.shape[-1] != self.action_dim:
+    def _check_width(self, values: np.ndarray, part: Literal["action", "state"]) -> None:
+        names = self.action_names() if part == "action" else self.state_names()
+        if values.shape[-1] != len(names):
             raise DataError(
-                f"embodiment {self.name} takes actions of width {self.action_dim} "
-                f"({', '.join(self.action_names())}), got {action.shape[-1]}"
+                f"embodiment {self.name} takes {part}s of width {len(names)} ({', '.join(names)}), "
+                f"got {values.shape[-1]}"
             )
+
+
+def _range(fields: tuple[Field, ...]) -> tuple[np.ndarray, np.ndarray]:
+    low = [value for field in fields for value in field.low]
+    high = [value for field in fields for value in field.high]
+    return np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
 
 
 def _field(raw: dict[str, Any]) -> Field:

@@ -1,5 +1,7 @@
 """The body and the cameras of a dataset that does not declare them, from what its meta does say.
 
+Where its body is known by name, `locate_body` finds that body's columns instead.
+
 Names come from `info.json` (and GR00T's `modality.json`, where there is one), ranges from the statistics. Nothing is
 known about units or about what integrates to what, and nothing is claimed: the unit is `unknown`, and every field is
 resampled as a target (its last value).
@@ -7,6 +9,7 @@ resampled as a target (its last value).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,8 +41,70 @@ def derive_embodiment(
         DataError: if widths, names, parts and statistics contradict each other.
     """
     name = info.get("robot_type") or "unknown"
-    parts = {part: _fields(root, info, modality, stats, part) for part in ("action", "state")}
-    return Embodiment(name=str(name), **parts)
+    action, state = (_fields(root, info, modality, stats, part) for part in ("action", "state"))
+    return Embodiment(name=str(name), action=action, state=state)
+
+
+def locate_body(
+    root: Path, info: Mapping[str, Any], modality: Mapping[str, Any] | None, body: Embodiment
+) -> Embodiment:
+    """`body` with the columns in which a dataset holds its fields: those of `modality.json`, else those it declares.
+
+    Raises:
+        DataError: if a column is missing or too narrow, or `modality.json` knows no such field.
+    """
+    return dataclasses.replace(
+        body,
+        action=_locate(root, info, modality, body.name, body.action, "action"),
+        state=_locate(root, info, modality, body.name, body.state, "state"),
+    )
+
+
+def _locate(
+    root: Path,
+    info: Mapping[str, Any],
+    modality: Mapping[str, Any] | None,
+    body: str,
+    fields: tuple[Field, ...],
+    part: str,
+) -> tuple[Field, ...]:
+    if not fields:
+        return ()
+    column = ACTION if part == "action" else STATE
+    where = f"dataset {root}, read as {body}"
+    listed = ", ".join(f"{field.name} {field.size}" for field in fields)
+    if column not in info["features"]:
+        raise DataError(
+            f"{where}: expected a column {column!r} with {listed}, found the columns {', '.join(info['features'])}. "
+            "Choose the body that made the recordings."
+        )
+    if modality and part in modality:
+        fields = tuple(_at(where, modality[part], column, field) for field in fields)
+    width = int(np.prod(info["features"][column]["shape"]))
+    sources = [field.source[1] for field in fields if field.source is not None]
+    needed = max(sources) if sources else sum(field.size for field in fields)
+    if width < needed or (not sources and width != needed):
+        raise DataError(
+            f"{where}: expected {'at least ' if sources else ''}{needed} numbers in column {column!r} ({listed}), "
+            f"found {width}. Choose the body that made the recordings."
+        )
+    return fields
+
+
+def _at(where: str, spans: Mapping[str, Any], column: str, field: Field) -> Field:
+    """A field with the source that `modality.json` gives it."""
+    span = spans.get(field.name)
+    if span is None or span.get("original_key", column) != column:
+        raise DataError(
+            f"{where}: expected {field.name} in column {column!r} of {_MODALITY}, found {', '.join(spans)}. "
+            "Choose the body that made the recordings."
+        )
+    if span["end"] - span["start"] != field.size:
+        raise DataError(
+            f"{where}: expected {field.size} numbers of {field.name} in {_MODALITY}, found {span['start']} to "
+            f"{span['end']}. Choose the body that made the recordings."
+        )
+    return dataclasses.replace(field, source=(span["start"], span["end"]))
 
 
 def camera_name(feature: str) -> str:

@@ -21,8 +21,8 @@ import numpy as np
 from dreamdojo.dataset import stats as statistics
 from dreamdojo.dataset.columns import ParquetColumns
 from dreamdojo.dataset.depth import DepthRange
-from dreamdojo.dataset.embodiment import Embodiment
-from dreamdojo.dataset.foreign import derive_embodiment, find_cameras, read_modality
+from dreamdojo.dataset.embodiment import Embodiment, Field
+from dreamdojo.dataset.foreign import derive_embodiment, find_cameras, locate_body, read_modality
 from dreamdojo.dataset.layout import EpisodeRecord, Layout, read_layout
 from dreamdojo.dataset.schema import ACTION, EMBODIMENT_PATH, STATE, CameraSpec
 from dreamdojo.dataset.stats import FeatureStats
@@ -48,19 +48,23 @@ class Episode:
     """What else the dataset states about it, e.g. `split` or `seed`."""
 
 
-def open_dataset(root: Path | str) -> Dataset:
+def open_dataset(root: Path | str, *, embodiment: Embodiment | None = None) -> Dataset:
     """Open a dataset folder and check that every file its meta names is there.
 
+    Args:
+        root: the folder.
+        embodiment: the body of recordings that do not declare theirs, e.g. one of `published.PUBLISHED_BODIES`.
+
     Raises:
-        DataError: naming the dataset and what is wrong with it.
+        DataError: naming the dataset and what is wrong with it; also if it cannot be of that embodiment.
     """
-    return Dataset(read_layout(Path(root)))
+    return Dataset(read_layout(Path(root)), embodiment)
 
 
 class Dataset:
     """A dataset on disk. It can be pickled, and used after a fork: open files are never shared between processes."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, embodiment: Embodiment | None = None) -> None:
         self.root = layout.root
         self.version = layout.version
         self.info = layout.info
@@ -69,22 +73,25 @@ class Dataset:
             raise DataError(f"dataset {self.root}: expected a positive fps, found {self.fps}")
         self._layout = layout
         self._records = {record.index: record for record in layout.episodes}
-        modality = read_modality(self.root)
-        self.cameras, self._pictures, self._depths = find_cameras(self.root, self.info, modality)
+        self._modality = read_modality(self.root)
+        self.cameras, self._pictures, self._depths = find_cameras(self.root, self.info, self._modality)
         self.episodes = [
             Episode(index=r.index, length=r.length, task=r.tasks[0] if r.tasks else "", meta=r.meta)
             for r in layout.episodes
         ]
         self._forget()
         self._check_files()
-        declared = self.root / EMBODIMENT_PATH
-        if declared.is_file():
-            self.embodiment = Embodiment.from_dict(read_json(declared, of=f"dataset {self.root}"))
-        else:
-            self.embodiment = derive_embodiment(self.root, self.info, modality, self.stats)
+        own = self.root / EMBODIMENT_PATH
+        found = Embodiment.from_dict(read_json(own, of=f"dataset {self.root}")) if own.is_file() else None
+        self._declared = found
+        if embodiment is not None:
+            found = self.locate(embodiment)
+        self.embodiment = found or derive_embodiment(self.root, self.info, self._modality, self.stats)
 
     cameras: dict[str, CameraSpec]
     """Camera name -> its pictures, in the order of `info.json`."""
+    embodiment: Embodiment
+    """The body, as the dataset declares it, as it was opened, or as its meta lets one guess."""
 
     def __repr__(self) -> str:
         return (
@@ -214,30 +221,51 @@ class Dataset:
         shape = tuple(self.info["features"].get(key, {}).get("shape", ()))
         return values.reshape(len(values), *shape) if len(shape) > 1 else values
 
-    def actions(self, episode_index: int) -> np.ndarray:
-        """Actions `t a`, float32, in the embodiment's units; row t is done between frame t and frame t + 1.
+    def locate(self, body: Embodiment) -> Embodiment:
+        """`body` with the columns in which this dataset holds its fields.
+
+        Raises:
+            DataError: if a column is missing or too narrow, or the dataset declares another body.
+        """
+        if self._declared is None:
+            return locate_body(self.root, self.info, self._modality, body)
+        if self._declared.side_by_side() != body.side_by_side():
+            raise DataError(
+                f"dataset {self.root}: expected recordings that may be read as {body.name}, found "
+                f"{self._declared.name} declared in {EMBODIMENT_PATH} (names or ranges differ). Do not name a body."
+            )
+        return self._declared
+
+    def actions(self, episode_index: int, *, body: Embodiment | None = None) -> np.ndarray:
+        """Actions `t a`, float32, in the embodiment's units and order; row t is done between frame t and frame t + 1.
+
+        `body` reads them as another embodiment's than the dataset was opened with.
 
         Raises:
             DataError: if the dataset has none, they are not finite, or their width is not the embodiment's.
         """
-        return self._numbers(ACTION, episode_index, self.embodiment.action_dim)
+        body = self.embodiment if body is None else self.locate(body)
+        return self._numbers(ACTION, episode_index, body.name, body.action)
 
-    def states(self, episode_index: int) -> np.ndarray:
-        """Proprioceptive states `t s`, float32, in the embodiment's units.
+    def states(self, episode_index: int, *, body: Embodiment | None = None) -> np.ndarray:
+        """Proprioceptive states `t s`, float32, in the embodiment's units and order. Like `actions`.
 
         Raises:
             DataError: if the dataset has none, they are not finite, or their width is not the embodiment's.
         """
-        return self._numbers(STATE, episode_index, self.embodiment.state_dim)
+        body = self.embodiment if body is None else self.locate(body)
+        return self._numbers(STATE, episode_index, body.name, body.state)
 
     def timestamps(self, episode_index: int) -> np.ndarray:
-        """Seconds since the episode's first frame, `t` float64.
+        """Seconds since the episode's first frame, `t` float64; where the column holds zeros only, by the fps.
 
         Raises:
             DataError: if time does not advance by one frame per row at the dataset's fps.
         """
         record = self._record(episode_index)
         times = self.column("timestamp", episode_index).astype(np.float64)
+        if not times.any():
+            return np.arange(len(times)) / self.fps
         times -= times[0]
         if len(times) > 1:
             steps = np.diff(times)
@@ -283,20 +311,24 @@ class Dataset:
             raise DataError(f"dataset {self.root}: {asked}; it has {', '.join(self.cameras) or 'none'}. Choose one.")
         return camera
 
-    def _numbers(self, key: str, episode_index: int, width: int) -> np.ndarray:
+    def _numbers(self, key: str, episode_index: int, body: str, fields: tuple[Field, ...]) -> np.ndarray:
         record = self._record(episode_index)
-        values = self.column(key, episode_index).astype(np.float32)
+        values = self.column(key, episode_index)
         values = values.reshape(len(values), -1)
-        if values.shape[1] != width:
+        spans = [np.arange(*field.source) for field in fields if field.source is not None]
+        columns = np.concatenate(spans) if spans else np.arange(sum(field.size for field in fields))
+        width = int(columns.max(initial=-1)) + 1
+        if values.shape[1] < width or (not spans and values.shape[1] != width):
             raise DataError(
-                f"{self._where(record)}: expected {width} numbers in column {key}, as the embodiment "
-                f"{self.embodiment.name} declares, found {values.shape[1]}"
+                f"{self._where(record)}: expected {'at least ' if spans else ''}{width} numbers in column {key}, as "
+                f"the embodiment {body} declares, found {values.shape[1]}"
             )
+        values = values[:, columns].astype(np.float32)
         if not np.isfinite(values).all():
             row, place = np.argwhere(~np.isfinite(values))[0]
             raise DataError(
                 f"{self._where(record)}: column {key} expected finite numbers, found {values[row, place]} at frame "
-                f"{row}, number {place}. Repair the recording or leave the episode out."
+                f"{row}, number {columns[place]}. Repair the recording or leave the episode out."
             )
         return values
 

@@ -2,7 +2,8 @@
 
 Kept frame i is the source frame nearest to i / rate. Action i is what the source did from kept frame i up to kept frame
 i + 1: fields that declare `mean` (rates) are averaged over those source steps, fields that declare `last` (targets)
-keep the last. A source slower than the rate keeps its own; frames are never repeated.
+keep the last, and fields that declare `first` keep the command given at frame i. A source slower than the rate keeps
+its own; frames are never repeated.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def _between(actions: np.ndarray, kept: np.ndarray, body: Embodiment) -> np.ndar
         return out
     counts = np.diff(kept)[:, None]
     sums = np.add.reduceat(actions[: kept[-1]].astype(np.float64), kept[:-1], axis=0)
-    last = actions[kept[1:] - 1]
+    rows = {"mean": sums / counts, "last": actions[kept[1:] - 1], "first": actions[kept[:-1]]}
     for field in body.action:
         columns = body.columns(field.name, of="action")
-        out[:, columns] = (sums / counts)[:, columns] if field.resampling == "mean" else last[:, columns]
+        out[:, columns] = rows[field.resampling][:, columns]
     return out

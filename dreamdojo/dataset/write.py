@@ -198,7 +198,7 @@ class DatasetWriter:
             raise DataError(f"dataset {self.root}: expected at least one episode, got none; nothing was written")
         write_json(self._folder / INFO_PATH, self._info())
         write_json(self._folder / STATS_PATH, stats.to_json(stats.combine(self._stats)))
-        write_json(self._folder / EMBODIMENT_PATH, self.embodiment.to_dict())
+        write_json(self._folder / EMBODIMENT_PATH, self.embodiment.side_by_side().to_dict())
         write_task_table(self._folder / TASKS_PATH, list(self._tasks))
         write_episode_table(self._folder, self._rows)
         shutil.rmtree(self.scratch, ignore_errors=True)

@@ -60,6 +60,29 @@ def sample_sigma(
     return shifted(torch.randn(shape, generator=generator, device=device).sigmoid(), shift)
 
 
+def sample_table_sigma(
+    shape: tuple[int, ...],
+    *,
+    shift: float,
+    generator: torch.Generator,
+    device: torch.device,
+    levels: int = 1000,
+    high_fraction: float = 0.0,
+) -> Float[Tensor, "*b"]:
+    """Noise levels as published: the logit-normal draw picks one of `levels` table entries, shifted.
+
+    The published 14B model replaces a share `high_fraction` of them by a uniform pick among entries of at least 0.98.
+    """
+    drawn = torch.randn(shape, generator=generator, device=device).sigmoid()
+    table = shifted((levels - torch.arange(levels, device=device)) / levels, shift)
+    sigma = table[(levels * drawn).long().clamp(max=levels - 1)]
+    if high_fraction == 0:
+        return sigma
+    high = table[table >= 0.98]
+    pick = high[torch.randint(len(high), shape, generator=generator, device=device)]
+    return torch.where(torch.rand(shape, generator=generator, device=device) < high_fraction, pick, sigma)
+
+
 def sigma_schedule(steps: int, shift: float) -> Float[Tensor, " steps_1"]:
     """`steps + 1` noise levels from 1 to 0 for sampling, spaced evenly before the shift."""
     return shifted(torch.linspace(1, 0, steps + 1), shift)

@@ -27,8 +27,16 @@ def to_pairs(frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "bp 2 c h w"]:
     return rearrange([first, second], "two b p c h w -> (b p) two c h w")
 
 
-def from_pairs(values: Float[Tensor, " bp *d"], batch: int) -> Float[Tensor, "b p *d"]:
-    """One value per pair back to its own sample and time; the inverse of the fold in `to_pairs`."""
+def from_pairs(
+    values: Float[Tensor, " bp *d"], batch: int, *, reference_compatible: bool = False
+) -> Float[Tensor, "b p *d"]:
+    """One value per pair back to its own sample and time; the inverse of the fold in `to_pairs`.
+
+    `reference_compatible` unfolds as the published training step does, (pair, batch) instead of (batch, pair): sample b
+    and pair p get row `p * batch + b`, which is their own only where the batch is 1.
+    """
+    if reference_compatible:
+        return values.unflatten(0, (-1, batch)).transpose(0, 1)
     return values.unflatten(0, (batch, -1))
 
 

@@ -1,48 +1,56 @@
 """The world model as a thing you hold: reset it on a frame, step it with actions, branch it.
 
-Keys, values and the decoder's causal state persist between steps; nothing is encoded twice. All state is in immutable
-tensors, so a fork shares memory with its parent and neither can disturb the other.
+The session speaks to people and apps: cameras, an embodiment's actions in its own units, proprioception, seeds. How the
+model goes on behind it, frame by frame or clip by clip, is `dreamdojo.rollout.dream`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dreamdojo.dataset.actions import relative_actions
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.errors import CheckpointError, ConfigError, DataError
-from dreamdojo.tokenizer.model import Tokenizer, from_pixels, to_pixels
-from dreamdojo.training.checkpoint import load_model, read_about
+from dreamdojo.nn.patches import actions_to_chunks
+from dreamdojo.rollout.dream import Draw, DreamState, dream_of
+from dreamdojo.tokenizer.load import load_tokenizer
+from dreamdojo.tokenizer.model import from_pixels, to_pixels
+from dreamdojo.tokenizer.protocol import VideoTokenizer
+from dreamdojo.training.checkpoint import from_plain, load_model, read_about
 from dreamdojo.training.device import Compute, Device, choose_compute
 from dreamdojo.world import Observation, Prediction
 from dreamdojo.world_model.model import WorldModel
-from dreamdojo.world_model.sample import CausalSampler, RolloutState, SamplerConfig
+from dreamdojo.world_model.sample import SamplerConfig, published_noise
 
 CAMERA = "head"
 """The camera of a world model of one view."""
+
+LARGE_FILE = 2**30
+"""Weights files above so many bytes are not turned into float32."""
 
 
 @dataclass(frozen=True)
 class _Moment:
     """The state of a session between two steps."""
 
-    rollout: RolloutState
-    encoder: Tensor | None
-    decoder: Tensor
+    dream: DreamState
     proprioception: np.ndarray | None
+    """`b s`, or None where the start had none."""
+    last_action: np.ndarray | None
+    """`b a` normalised, what relative actions start from; None before the first."""
+    num_actions: int
+    """Actions since the reset."""
 
     def expand(self, n: int) -> _Moment:
-        def grown(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.expand(n, *tensor.shape[1:])
+        def grown(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else np.repeat(array, n, axis=0)
 
-        decoder = grown(self.decoder)
-        assert decoder is not None
-        state = None if self.proprioception is None else np.repeat(self.proprioception, n, axis=0)
-        return _Moment(self.rollout.expand(n), grown(self.encoder), decoder, state)
+        return _Moment(self.dream.expand(n), grown(self.proprioception), grown(self.last_action), self.num_actions)
 
 
 class Session:
@@ -51,36 +59,37 @@ class Session:
     def __init__(
         self,
         model: WorldModel,
-        tokenizer: Tokenizer,
+        tokenizer: nn.Module,
         sampler: SamplerConfig,
         *,
         embodiment: Embodiment,
         compute: Compute | None = None,
     ) -> None:
-        """Hold a model, the tokenizer it was trained with, and how many steps a frame gets.
+        """Hold a model, the `VideoTokenizer` it was trained with, and how many steps a frame gets.
 
         Raises:
-            ConfigError: if the model has no adapter for the embodiment, or no window.
+            ConfigError: if the model has no adapter for the embodiment, or is causal without a window.
         """
         self._compute = compute or choose_compute("cpu")
         self._model = model.to(self._compute.device).eval()
-        self._tokenizer = tokenizer.to(self._compute.device).eval()
-        window = model.config.dit.window
-        if window is None:
+        tokenizer = tokenizer.to(self._compute.device).eval()
+        assert isinstance(tokenizer, VideoTokenizer)
+        if model.config.dit.causal and model.config.dit.window is None:
             raise ConfigError("a session needs a model with a window (frames that a frame attends to), got None")
         model.adapter(embodiment.name)
-        self._sampler = CausalSampler(self._model, sampler, window)
+        self._dream = dream_of(self._model, tokenizer, sampler)
         self._embodiment = embodiment
         self._generator = torch.Generator().manual_seed(0)
+        self._seed = 0
         self._now: _Moment | None = None
         self._anchor: _Moment | None = None
 
     def __repr__(self) -> str:
-        steps = self._sampler.sampler.steps
-        batch = 0 if self._now is None else len(self._now.rollout.last)
-        return (
-            f"Session({self._embodiment.name}, {self.size} px, {self.fps:g} fps, {steps} steps a frame, batch {batch})"
-        )
+        steps = self._dream.sampler_config.steps
+        unit = "frame" if self._model.config.dit.causal else "clip"
+        batch = 0 if self._now is None else self._now.dream.batch
+        size = "x".join(map(str, self.size))
+        return f"Session({self._embodiment.name}, {size} px, {self.fps:g} fps, {steps} steps a {unit}, batch {batch})"
 
     @property
     def embodiment(self) -> Embodiment:
@@ -94,8 +103,8 @@ class Session:
 
     @property
     def actions_per_step(self) -> int:
-        """`k`, the actions of one latent frame."""
-        return self._model.config.dit.actions_per_latent
+        """The actions of one step: those of one latent frame, or of a clip's."""
+        return self._model.config.dit.actions_per_latent * self._dream.chunks_per_step
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -103,8 +112,8 @@ class Session:
         return (CAMERA,)
 
     @property
-    def size(self) -> int:
-        """Side of a frame in pixels."""
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
         return self._model.config.size
 
     @torch.no_grad()
@@ -124,13 +133,10 @@ class Session:
                 "actions that led to them."
             )
         with self._compute.autocasting():
-            latents, encoder = self._tokenizer.encode(from_pixels(frames))
-            latents = latents.float()
-            _, decoder = self._tokenizer.decode(latents)
-            rollout = self._sampler.start(latents[:, 0])
+            dream = self._dream.start(from_pixels(frames))
         state = None if observation.state is None else observation.state[:, -1].cpu().numpy()
-        self._generator = torch.Generator().manual_seed(seed)
-        self._now = self._anchor = _Moment(rollout, encoder, decoder, state)
+        self._generator, self._seed = torch.Generator().manual_seed(seed), seed
+        self._now = self._anchor = _Moment(dream, state, None, 0)
         return observation
 
     @torch.no_grad()
@@ -142,43 +148,36 @@ class Session:
             actions: `b t a` in the embodiment's units; action i led to frame i.
         """
         moment = self._require(self._anchor)
-        frames, k = self._frames(observation), self.actions_per_step
+        frames, k = self._frames(observation), self._model.config.dit.actions_per_latent
         if frames.shape[1] % k or frames.shape[:2] != actions.shape[:2]:
             raise DataError(
                 f"expected as many frames as actions, a multiple of k = {k}; got {frames.shape[1]} frames and "
                 f"{actions.shape[1]} actions"
             )
         with self._compute.autocasting():
-            latents, encoder = self._tokenizer.encode(from_pixels(frames), moment.encoder)
-            latents = latents.float()
-            _, decoder = self._tokenizer.decode(latents, moment.decoder)
-            rollout = moment.rollout
-            for index in range(latents.shape[1]):
-                chunk = self._conditioning(actions[:, index * k : (index + 1) * k])
-                rollout = self._sampler.append(rollout, latents[:, index], chunk)
+            chunks, last_action = self._conditioning(moment, actions)
+            dream = self._dream.observe(moment.dream, from_pixels(frames), chunks)
         state = moment.proprioception
         if observation.state is not None:
             state = observation.state[:, -1].cpu().numpy()
-        self._now = self._anchor = _Moment(rollout, encoder, decoder, state)
+        self._now = self._anchor = _Moment(dream, state, last_action, moment.num_actions + actions.shape[1])
 
     @torch.no_grad()
     def step(self, actions: Tensor) -> Prediction:
-        """Predict the `k` frames that `actions` (`b k a`, the embodiment's units) lead to."""
+        """Predict the frames that `actions` (`b k a`, the embodiment's units) lead to."""
         moment = self._require(self._now)
-        latent = moment.rollout.last
-        if actions.ndim != 3 or actions.shape[:2] != (len(latent), self.actions_per_step):
+        batch, k = moment.dream.batch, self.actions_per_step
+        if actions.ndim != 3 or actions.shape[:2] != (batch, k):
             raise DataError(
-                f"expected actions of shape ({len(latent)}, {self.actions_per_step}, {self._embodiment.action_dim}) "
+                f"expected actions of shape ({batch}, {k}, {self._embodiment.action_dim}) "
                 f"(batch, k, {', '.join(self._embodiment.action_names())}), got {tuple(actions.shape)}"
             )
         with self._compute.autocasting():
-            chunk = self._conditioning(actions)
-            noise = torch.randn(latent.shape, generator=self._generator).to(latent.device)
-            rollout = self._sampler.step(moment.rollout, chunk, noise)
-            frames, decoder = self._tokenizer.decode(rollout.last[:, None], moment.decoder)
+            chunks, last_action = self._conditioning(moment, actions)
+            frames, dream = self._dream.step(moment.dream, chunks, self._draw(moment))
         states = self._integrate(moment.proprioception, actions.cpu().numpy())
         last_state = None if states is None else states[:, -1]
-        self._now = replace(moment, rollout=rollout, decoder=decoder, proprioception=last_state)
+        self._now = _Moment(dream, last_state, last_action, moment.num_actions + k)
         return Prediction(
             frames={CAMERA: to_pixels(frames).cpu()},
             state=None if states is None else torch.from_numpy(states),
@@ -188,8 +187,8 @@ class Session:
     def fork(self, n: int) -> Session:
         """`n` copies of a session of batch 1, as one session of batch `n` with noise of its own."""
         moment = self._require(self._now)
-        if len(moment.rollout.last) != 1:
-            raise ConfigError(f"only a session of batch 1 can be forked, this one has {len(moment.rollout.last)}")
+        if moment.dream.batch != 1:
+            raise ConfigError(f"only a session of batch 1 can be forked, this one has {moment.dream.batch}")
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy._now = moment.expand(n)
@@ -211,19 +210,37 @@ class Session:
         frames = observation.frames.get(CAMERA)
         if frames is None:
             raise DataError(f"expected a camera {CAMERA!r}, found: {', '.join(observation.frames) or 'none'}")
-        if frames.dtype != torch.uint8 or frames.ndim != 5 or frames.shape[-3:] != (3, self.size, self.size):
+        if frames.dtype != torch.uint8 or frames.ndim != 5 or frames.shape[-3:] != (3, *self.size):
             raise DataError(
-                f"expected uint8 frames b t 3 {self.size} {self.size}, got {frames.dtype} {tuple(frames.shape)}. "
+                f"expected uint8 frames b t 3 {self.size[0]} {self.size[1]}, got {frames.dtype} {tuple(frames.shape)}. "
                 "Resize them first (dreamdojo.video.resize)."
             )
         return frames.to(self._compute.device)
 
-    def _conditioning(self, actions: Tensor) -> Tensor:
+    def _conditioning(self, moment: _Moment, actions: Tensor) -> tuple[Tensor, np.ndarray]:
+        """Action chunks `b n kl` as the DiT takes them, and the last normalised action."""
         values = actions.detach().cpu().numpy()
         if not np.isfinite(values).all():
             raise DataError(f"expected finite actions, got {values[~np.isfinite(values)][0]}")
-        normal = torch.from_numpy(self._embodiment.normalize_action(values)).to(self._compute.device)
-        return self._model.conditioning(self._embodiment.name, normal.flatten(1)[:, None])[:, 0].float()
+        body, k = self._embodiment, self._model.config.dit.actions_per_latent
+        normal = body.normalize_action(values)
+        before = normal[:, 0] if moment.last_action is None else moment.last_action
+        given = relative_actions(normal, before, k) if body.relative else normal
+        state = None
+        if body.state_dim and moment.proprioception is not None:
+            state = torch.from_numpy(body.normalize_state(moment.proprioception)).to(self._compute.device)
+        chunks = actions_to_chunks(torch.from_numpy(given).to(self._compute.device), k)
+        return self._model.conditioning(body.name, chunks, state).float(), normal[:, -1]
+
+    def _draw(self, moment: _Moment) -> Draw:
+        """Noise of the session's seed; that of the published scripts where their clips are to be reproduced."""
+
+        def draw(shape: tuple[int, ...]) -> Tensor:
+            if self._model.config.reference_compatible and not self._model.config.dit.causal:
+                return published_noise(self._seed + moment.num_actions, shape).to(self._compute.device)
+            return torch.randn(shape, generator=self._generator).to(self._compute.device)
+
+        return draw
 
     def _integrate(self, state: np.ndarray | None, actions: np.ndarray) -> np.ndarray | None:
         if state is None:
@@ -245,7 +262,12 @@ class Session:
 
 
 def load_session(
-    folder: Path, *, embodiment: str | None = None, steps: int | None = None, device: Device = "auto"
+    folder: Path,
+    *,
+    embodiment: str | None = None,
+    steps: int | None = None,
+    device: Device = "auto",
+    tile: int | None = None,
 ) -> Session:
     """Open the world model in `folder` with the tokenizer in `folder/tokenizer` or beside it.
 
@@ -254,23 +276,28 @@ def load_session(
         embodiment: Which of the model's bodies to drive; may be left out when it has one.
         steps: Denoising steps per frame; by default those the checkpoint was made for.
         device: Where to run.
+        tile: Side of the tiles, in pixels, in which a Wan tokenizer works, so that it needs less memory; by default it
+            takes whole frames.
+
+    Large weights stay as they are stored (bfloat16, memory-mapped); small ones are computed with in float32.
 
     Raises:
         CheckpointError: if the checkpoint is not whole.
         ConfigError: if the embodiment is unknown or must be named.
     """
+    stored = (folder / "model.safetensors").stat().st_size if (folder / "model.safetensors").exists() else 0
     model = load_model(folder, WorldModel)
-    tokenizer = load_model(_tokenizer_folder(folder), Tokenizer)
+    tokenizer = load_tokenizer(_tokenizer_folder(folder), tile=tile)
     bodies = {body.name: body for body in model.config.embodiments}
     if embodiment is None and len(bodies) != 1:
         raise ConfigError(f"name one of the model's embodiments: {', '.join(bodies) or 'it has none (post-train it)'}")
     name = embodiment or next(iter(bodies))
     if name not in bodies:
         raise ConfigError(f"the model has no embodiment {name!r}; it has: {', '.join(bodies)}")
-    stored = read_about(folder).get("sampler")
-    if stored is None:
+    about = read_about(folder).get("sampler")
+    if about is None:
         raise CheckpointError(f"{folder}/config.json does not say how to sample (about.sampler). Train it again.")
-    sampler = SamplerConfig(steps=steps or stored["steps"], shift=stored["shift"])
+    sampler = from_plain(SamplerConfig, {**about, "steps": steps or about["steps"]})
     return Session(model, tokenizer, sampler, embodiment=bodies[name], compute=choose_compute(device))
 
 

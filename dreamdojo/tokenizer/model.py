@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.tokenizer.protocol import CausalState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +139,24 @@ class Tokenizer(nn.Module):
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent frame."""
+        return self.config.latent_channels
+
+    @property
+    def spatial_factor(self) -> int:
+        """How many times smaller a latent frame's sides are."""
+        return self.config.spatial_factor
+
+    @property
+    def temporal_factor(self) -> int:
+        """`k`, the frames of one latent frame after the first."""
+        return self.config.temporal_factor
+
     def encode(
-        self, frames: Float[Tensor, "b t c h w"], state: Tensor | None = None
-    ) -> tuple[Float[Tensor, "b tl cl hl wl"], Tensor | None]:
+        self, frames: Float[Tensor, "b t c h w"], state: CausalState | None = None
+    ) -> tuple[Float[Tensor, "b tl cl hl wl"], CausalState]:
         """Frames -> normalised latent frames, and the state that continues the video.
 
         Without a state the first frame is the first of the video: `t = 1 + k n`. With one, `t = k n`.
@@ -152,8 +168,8 @@ class Tokenizer(nn.Module):
         return (raw - self._per_channel(self.latent_mean)) / self._per_channel(self.latent_std), state
 
     def decode(
-        self, latents: Float[Tensor, "b tl cl hl wl"], state: Tensor | None = None
-    ) -> tuple[Float[Tensor, "b t c h w"], Tensor]:
+        self, latents: Float[Tensor, "b tl cl hl wl"], state: CausalState | None = None
+    ) -> tuple[Float[Tensor, "b t c h w"], CausalState]:
         """Normalised latent frames -> frames, and the state that continues the video.
 
         Without a state the first latent frame is the first of the video and gives one frame; every other gives `k`.
@@ -172,7 +188,7 @@ class Tokenizer(nn.Module):
         """Latent frames of a whole video of `num_frames`."""
         return 1 + (num_frames - 1) // self.config.temporal_factor
 
-    def _encode(self, frames: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _encode(self, frames: Tensor, state: CausalState | None) -> tuple[Tensor, CausalState]:
         k, factor = self.config.temporal_factor, self.config.spatial_factor
         b, t, _, h, w = frames.shape
         if h % factor or w % factor:
@@ -187,21 +203,23 @@ class Tokenizer(nn.Module):
                 x = torch.cat([x[:, :1].expand(-1, k, -1, -1, -1), x[:, 1:]], dim=1)
             x = rearrange(x, "b (t k) c h w -> b t (k c) h w", k=k)
         x = self.join(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        new_state: CausalState = ()
         if self.encode_time is not None:
-            x, state = self.encode_time(x, state)
-        return self.to_latent(x.flatten(0, 1)).unflatten(0, x.shape[:2]), state
+            x, kept = self.encode_time(x, state[0] if state else None)
+            new_state = (kept,)
+        return self.to_latent(x.flatten(0, 1)).unflatten(0, x.shape[:2]), new_state
 
-    def _decode(self, raw: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _decode(self, raw: Tensor, state: CausalState | None) -> tuple[Tensor, CausalState]:
         k = self.config.temporal_factor
         first = state is None
         b, t = raw.shape[:2]
         x = self.decode_blocks(self.from_latent(raw.flatten(0, 1))).unflatten(0, (b, t))
-        x, new_state = self.decode_time(x, state)
+        x, kept = self.decode_time(x, state[0] if state else None)
         x = self.part(x.flatten(0, 1)).unflatten(0, (b, t))
         x = rearrange(x, "b t (k c) h w -> b (t k) c h w", k=k)
         if first:
             x = x[:, k - 1 :]
-        return self.up(x.flatten(0, 1)).unflatten(0, x.shape[:2]), new_state
+        return self.up(x.flatten(0, 1)).unflatten(0, x.shape[:2]), (kept,)
 
     @staticmethod
     def _per_channel(values: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +53,11 @@ def read_about(folder: Path) -> dict[str, Any]:
     return _read_config(folder)["about"]
 
 
+def read_class(folder: Path) -> str:
+    """The name of the class that the folder's weights belong to."""
+    return _read_config(folder)["class"]
+
+
 def load_model(folder: Path, model_class: type[Model]) -> Model:
     """Load a model of `model_class` in float32, ready for inference.
 
@@ -71,8 +76,8 @@ def load_model(folder: Path, model_class: type[Model]) -> Model:
     return model.eval()
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill `model` with the weights in `path`, every one of them and no other.
+def load_weights(model: nn.Module, path: Path, *, only: Collection[str] | None = None) -> None:
+    """Fill `model` (or `only` the weights of these names) with the weights in `path`, every one of them and no other.
 
     Raises:
         CheckpointError: naming the file, and the entries that are missing, foreign or of another shape.
@@ -86,7 +91,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"{path}: not a whole safetensors file ({error}). It may be cut short or of another format; copy or train "
             "it again."
         ) from error
-    expected = model.state_dict()
+    expected = {name: value for name, value in model.state_dict().items() if only is None or name in only}
     missing = sorted(expected.keys() - weights.keys())
     foreign = sorted(weights.keys() - expected.keys())
     shapes = [
@@ -101,7 +106,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"other shapes {shapes[:3]} ({len(shapes)} in all)" if shapes else "",
         ]
         raise CheckpointError(f"{path} does not fit this model: {'; '.join(part for part in parts if part)}")
-    model.load_state_dict({name: value.to(expected[name].dtype) for name, value in weights.items()})
+    fitting = {name: value.to(expected[name].dtype) for name, value in weights.items()}
+    model.load_state_dict(fitting, strict=only is None)
 
 
 def model_hash(folder: Path) -> str:

@@ -1,29 +1,32 @@
 """Train the world model: pre-training on latent actions and post-training on a robot are this one function.
 
-A window holds one latent frame more than the model sees: it is the frame before the first. Each frame gets a noise
-level of its own; some are given clean (the context) and do not count in the loss. With probability `start_fraction` the
-first frame is treated as the start of a recording: clean, without action, and without a frame before it.
+Two schemes. `per_frame`: each frame gets a noise level of its own; some are given clean (the context) and do not count
+in the loss. With probability `start_fraction` the first frame is treated as the start of a recording: clean, without
+action, and without a frame before it. For models that take the previous latent, a window holds one latent frame more
+than the model sees: the one before the first. `first_frame`, as published: all frames share one noise level, the first
+is given clean and marked by the condition mask, and the text is dropped now and then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamdojo.dataset.windows import Arrays, Source, Windows, WindowSampler
 from dreamdojo.errors import DataError
-from dreamdojo.flow.rectified import interpolate, sample_sigma
+from dreamdojo.flow.rectified import interpolate, per_frame, sample_sigma, sample_table_sigma
 from dreamdojo.training.device import Compute
 from dreamdojo.training.fit import FitConfig, TrainingState, fit
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.training.trackers import Tracker
 from dreamdojo.world_model.losses import flow_loss
+from dreamdojo.world_model.dit import DiTConfig
 from dreamdojo.world_model.model import WorldModel
 
 
@@ -35,6 +38,8 @@ class WorldModelTraining:
     """The loop's settings."""
     latent_frames: int
     """Latent frames of a training window."""
+    scheme: Literal["per_frame", "first_frame"] = "per_frame"
+    """Which frames are given, and how noise levels are shared (see above)."""
     shift: float = 5.0
     """Shift of the noise levels towards noise, as published."""
     clean_fraction: float = 0.5
@@ -49,6 +54,14 @@ class WorldModelTraining:
     """How much more latent pixels that change between frames count in the loss; 0 as published."""
     sigma_floor: float = 0.5
     """Below this noise level the loss on clean latents is no longer weighed up."""
+    text_drop: float = 0.0
+    """With `first_frame`, the share of samples that see no text (0.2 as published)."""
+    high_sigma_fraction: float = 0.0
+    """With `first_frame`, the share of samples drawn among the highest noise levels (0.05 in the published 14B)."""
+
+    def window_length(self, dit: DiTConfig) -> int:
+        """Latent frames of a window as the sampler draws it."""
+        return self.latent_frames + (1 if dit.previous_latent or self.scheme == "per_frame" else 0)
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,11 @@ class Corrupted:
     """`b t kl` conditioning."""
     has_action: Tensor
     counts: Tensor
-    """`b t`, 1 where a frame counts in the loss."""
+    """`b t`, 1 where a frame is to be predicted."""
+    condition_mask: Tensor | None
+    """`b t`, 1 on given frames, for models that are told."""
+    text: Tensor | None
+    """`b s dt`, for models that see one."""
 
 
 def train_world_model(
@@ -78,24 +95,33 @@ def train_world_model(
     about: Mapping[str, Any] = {},
     trackers: tuple[Tracker, ...] = (),
     report: Report = silent,
+    save: Callable[[Mapping[str, Tensor]], None] | None = None,
 ) -> WorldModel:
     """Train in place on `latent` and `chunk` of `sources`; afterwards the model holds the averaged weights.
 
     A source's embodiment is `LATENT_ACTION` for video without labels, else the name of a body with an adapter.
+    `save`, where given, writes the trained weights in place of the model as it is.
     """
     sampler = WindowSampler(
         sources,
-        length=training.latent_frames + 1,
+        length=training.window_length(model.config.dit),
         batch_size=training.fit.batch_size,
         seed=training.fit.seed,
     )
     config = model.config.dit
+    corrupted = corrupt if training.scheme == "per_frame" else corrupt_after_first
 
     def step(batch: Windows, state: TrainingState) -> tuple[Tensor, dict[str, Tensor]]:
         latent = all_latents(batch, compute.device)
-        given = corrupt(model, batch, training, state.generator, compute.device)
+        given = corrupted(model, batch, training, state.generator, compute.device)
         prediction, _ = model.dit(
-            given.noisy, given.sigma, given.chunk, has_action=given.has_action, previous=given.previous
+            given.noisy,
+            given.sigma,
+            given.chunk,
+            has_action=given.has_action,
+            previous=given.previous,
+            condition_mask=given.condition_mask,
+            text=given.text,
         )
         loss = flow_loss(
             prediction.float(),
@@ -107,6 +133,8 @@ def train_world_model(
             emphasis=motion_emphasis(latent, training.emphasis),
             motion_weight=training.motion_weight,
             sigma_floor=training.sigma_floor,
+            given_count=training.scheme == "first_frame",
+            reference_compatible=model.config.reference_compatible,
         )
         return loss.total, {"velocity": loss.velocity, "motion": loss.motion}
 
@@ -120,6 +148,7 @@ def train_world_model(
         about=about,
         trackers=trackers,
         report=report,
+        save=save,
     )
     return model
 
@@ -170,7 +199,51 @@ def corrupt(
         chunk=chunk,
         has_action=has_action,
         counts=(~given).float(),
+        condition_mask=None,
+        text=model.context(b),
     )
+
+
+def corrupt_after_first(
+    model: WorldModel, batch: Windows, training: WorldModelTraining, generator: torch.Generator, device: torch.device
+) -> Corrupted:
+    """The published scheme: windows of `latent_frames`, the first given, one noise level for all.
+
+    The given frame is shown clean and its noise level is told like the others'; its noise stays in `noise`.
+    """
+    clean = all_latents(batch, device)
+    b, t = clean.shape[:2]
+    chunks = [
+        model.conditioning(name, samples["chunk"][:, 1:].to(device).float(), _state(samples, device))
+        for name, samples in batch.by_embodiment.items()
+    ]
+    chunk = nn.functional.pad(torch.cat(chunks), (0, 0, 1, 0))
+    shared = sample_table_sigma(
+        (b, 1), shift=training.shift, generator=generator, device=device, high_fraction=training.high_sigma_fraction
+    )
+    sigma = shared.expand(b, t)
+    noise = torch.randn(clean.shape, generator=generator, device=device)
+    is_given = torch.zeros(b, t, device=device)
+    is_given[:, 0] = 1
+    noisy = torch.where(per_frame(is_given) > 0, clean, interpolate(clean, noise, sigma).noisy)
+    dropped = torch.rand(b, generator=generator, device=device) < training.text_drop
+    return Corrupted(
+        clean=clean,
+        noisy=noisy,
+        noise=noise,
+        sigma=sigma,
+        previous=None,
+        chunk=chunk,
+        has_action=1 - is_given,
+        counts=1 - is_given,
+        condition_mask=is_given if model.config.dit.mask_channels else None,
+        text=model.context(b, dropped),
+    )
+
+
+def _state(samples: Mapping[str, Tensor], device: torch.device) -> Tensor | None:
+    """The normalised state at the first frame of each window, where the source has it."""
+    return samples["state"][:, 0].to(device).float() if "state" in samples else None
 
 
 def all_latents(batch: Windows, device: torch.device) -> Tensor:

@@ -30,7 +30,7 @@ def chunks(k=1, n=5, batch=1, seed=0):
 
 def test_a_session_is_a_world():
     assert isinstance(session(), World)
-    assert repr(session()) == "Session(pusher, 16 px, 10 fps, 2 steps a frame, batch 0)"
+    assert repr(session()) == "Session(pusher, 16x16 px, 10 fps, 2 steps a frame, batch 0)"
 
 
 @pytest.mark.parametrize("k", [1, 4])
@@ -78,7 +78,7 @@ def test_observing_forgets_what_was_dreamt_since_the_last_real_frame(k):
     drive(dreamer, chunks(k, seed=5))
     for world in (plain, dreamer):
         world.observe(real, actions)
-    a, b = (world._now.rollout for world in (plain, dreamer))
+    a, b = (world._now.dream.rollout for world in (plain, dreamer))
     assert torch.equal(a.last, b.last)
     assert all(torch.equal(x.key, y.key) for x, y in zip(a.past, b.past, strict=True))
 

@@ -1,0 +1,196 @@
+"""How a world model continues a video, in tensors alone: what a session drives.
+
+`CausalDream` goes on frame by frame: keys, values and the causal state of encoder and decoder persist between steps, so
+nothing is encoded twice. `ClipDream` is the published teacher: each step starts from the last frame alone, encodes it,
+denoises a whole clip and keeps the frames after the first.
+
+States are immutable, so a fork shares memory with its parent and neither can disturb the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreamdojo.tokenizer.model import from_pixels, to_pixels
+from dreamdojo.tokenizer.protocol import CausalState, VideoTokenizer
+from dreamdojo.world_model.model import WorldModel
+from dreamdojo.world_model.sample import CausalSampler, ChunkSampler, RolloutState, SamplerConfig
+
+Draw = Callable[[tuple[int, ...]], Tensor]
+"""Gives noise of a shape `b t c h w`."""
+
+CLIP_LATENTS = 4
+"""Latent frames of a published clip: one given, three predicted."""
+
+
+@runtime_checkable
+class DreamState(Protocol):
+    """A place in a dream."""
+
+    @property
+    def batch(self) -> int:
+        """How many dreams go on side by side."""
+        ...
+
+    def expand(self, n: int) -> DreamState:
+        """A state of batch 1 as one of batch `n`."""
+        ...
+
+
+@runtime_checkable
+class Dream(Protocol):
+    """A video that a model continues. Frames are `b t c h w` in [-1, 1], chunks `b n kl` as the DiT takes them."""
+
+    @property
+    def chunks_per_step(self) -> int:
+        """Action chunks (latent frames) of one step."""
+        ...
+
+    @property
+    def model(self) -> WorldModel:
+        """The model that dreams."""
+        ...
+
+    @property
+    def sampler_config(self) -> SamplerConfig:
+        """How it is sampled."""
+        ...
+
+    def start(self, frame: Float[Tensor, "b 1 c h w"]) -> DreamState:
+        """Begin at a real frame."""
+        ...
+
+    def observe(
+        self, state: DreamState, frames: Float[Tensor, "b t c h w"], chunks: Float[Tensor, "b n kl"]
+    ) -> DreamState:
+        """Go on with real frames that the chunks led to."""
+        ...
+
+    def step(
+        self, state: DreamState, chunks: Float[Tensor, "b n kl"], draw: Draw
+    ) -> tuple[Float[Tensor, "b t c h w"], DreamState]:
+        """The frames that the chunks lead to."""
+        ...
+
+
+@dataclass(frozen=True)
+class FrameState:
+    """What a frame-by-frame dream remembers."""
+
+    rollout: RolloutState
+    encoder: CausalState
+    decoder: CausalState
+
+    @property
+    def batch(self) -> int:
+        """How many dreams go on side by side."""
+        return len(self.rollout.last)
+
+    def expand(self, n: int) -> FrameState:
+        """Memory is shared until a step makes new tensors."""
+        return FrameState(self.rollout.expand(n), _grown(self.encoder, n), _grown(self.decoder, n))
+
+
+class CausalDream:
+    """A causal model and a tokenizer, one latent frame per step."""
+
+    chunks_per_step = 1
+
+    def __init__(self, model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig) -> None:
+        self.model, self.sampler_config, self._tokenizer = model, sampler, tokenizer
+        self._sampler = CausalSampler(model, sampler, model.config.dit.window)
+
+    def start(self, frame: Float[Tensor, "b 1 c h w"]) -> FrameState:
+        """Encode the frame; decode it once, for the decoder's state."""
+        latents, encoder = self._tokenizer.encode(frame)
+        latents = latents.float()
+        _, decoder = self._tokenizer.decode(latents)
+        return FrameState(self._sampler.start(latents[:, 0]), encoder, decoder)
+
+    def observe(
+        self, state: FrameState, frames: Float[Tensor, "b t c h w"], chunks: Float[Tensor, "b n kl"]
+    ) -> FrameState:
+        """Encode the new frames and commit them to the cache."""
+        latents, encoder = self._tokenizer.encode(frames, state.encoder)
+        latents = latents.float()
+        _, decoder = self._tokenizer.decode(latents, state.decoder)
+        rollout = state.rollout
+        for latent, chunk in zip(latents.unbind(1), chunks.unbind(1), strict=True):
+            rollout = self._sampler.append(rollout, latent, chunk)
+        return FrameState(rollout, encoder, decoder)
+
+    def step(
+        self, state: FrameState, chunks: Float[Tensor, "b n kl"], draw: Draw
+    ) -> tuple[Float[Tensor, "b t c h w"], FrameState]:
+        """Predict one latent frame and decode it."""
+        latent = state.rollout.last
+        noise = draw((len(latent), 1, *latent.shape[1:]))[:, 0]
+        rollout = self._sampler.step(state.rollout, chunks[:, 0], noise)
+        frames, decoder = self._tokenizer.decode(rollout.last[:, None], state.decoder)
+        return frames, FrameState(rollout, state.encoder, decoder)
+
+
+@dataclass(frozen=True)
+class ClipState:
+    """What the teacher remembers: the last frame."""
+
+    frame: Float[Tensor, "b 1 c h w"]
+
+    @property
+    def batch(self) -> int:
+        """How many dreams go on side by side."""
+        return len(self.frame)
+
+    def expand(self, n: int) -> ClipState:
+        """Memory is shared."""
+        return ClipState(self.frame.expand(n, -1, -1, -1, -1))
+
+
+class ClipDream:
+    """A model that attends to whole clips, and a tokenizer.
+
+    The last frame goes on as the eight-bit picture that was shown. As published, a clip's first decoded frame, which
+    repeats the given one, is dropped, and all others are kept (docs/faults.md, 5).
+    """
+
+    chunks_per_step = CLIP_LATENTS - 1
+
+    def __init__(self, model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig) -> None:
+        self.model, self.sampler_config, self._tokenizer = model, sampler, tokenizer
+        self._sampler = ChunkSampler(model, sampler)
+
+    def start(self, frame: Float[Tensor, "b 1 c h w"]) -> ClipState:
+        """Nothing is computed yet."""
+        return ClipState(frame)
+
+    def observe(
+        self, state: ClipState, frames: Float[Tensor, "b t c h w"], chunks: Float[Tensor, "b n kl"]
+    ) -> ClipState:
+        """Only the newest frame is kept."""
+        return ClipState(frames[:, -1:])
+
+    def step(
+        self, state: ClipState, chunks: Float[Tensor, "b n kl"], draw: Draw
+    ) -> tuple[Float[Tensor, "b t c h w"], ClipState]:
+        """Predict a clip."""
+        given, _ = self._tokenizer.encode(state.frame)
+        given = given.float()
+        noise = draw((len(given), CLIP_LATENTS, *given.shape[2:]))
+        latents = self._sampler.predict(given, chunks, noise)
+        frames, _ = self._tokenizer.decode(latents)
+        return frames[:, 1:], ClipState(from_pixels(to_pixels(frames[:, -1:])))
+
+
+def dream_of(model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig) -> CausalDream | ClipDream:
+    """Frame by frame where the model is causal, else clip by clip."""
+    return (CausalDream if model.config.dit.causal else ClipDream)(model, tokenizer, sampler)
+
+
+def _grown(state: CausalState, n: int) -> CausalState:
+    return tuple(tensor.expand(n, *tensor.shape[1:]) for tensor in state)
