@@ -15,13 +15,14 @@ from rich.console import Console
 
 from dreamdojo import foundation, stages
 from dreamdojo.curation.curate import CurateSettings, curate
+from dreamdojo.dataset.published import find_body
 from dreamdojo.dataset.read import Dataset, open_dataset
 from dreamdojo.dataset.split import split_episodes
 from dreamdojo.errors import ConfigError
 from dreamdojo.presets import NANO, PRESETS, Preset, find_preset
 from dreamdojo.stages import Episodes, Run
-from dreamdojo.training.device import Device, Precision, choose_compute
-from dreamdojo.training.progress import progress_line
+from dreamdojo.training.device import Device, Precision, choose_compute, join_processes
+from dreamdojo.training.progress import no_line, progress_line
 from dreamdojo.training.trackers import TrackerName
 
 console = Console(file=sys.stderr, highlight=False)
@@ -82,20 +83,33 @@ class PresetCommand(Command):
         """The run, after saying what was chosen and why."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        compute = choose_compute(self.device, self.precision)
-        console.print(f"preset {self.preset.name}, {compute.reason}, {torch.get_num_threads()} threads")
+        compute = join_processes(choose_compute(self.device, self.precision))
+        is_main = compute.processes.is_main
+        if is_main:
+            console.print(f"preset {self.preset.name}, {compute.reason}, {torch.get_num_threads()} threads")
         return Run(
             folder=self.run_folder,
             preset=self.preset,
             compute=compute,
-            trackers=self.trackers,
+            trackers=self.trackers if is_main else (),
             workers=self.workers,
+            progress=progress_line if is_main else no_line,
         )
 
 
-def all_episodes(path: Path, camera: str | None = None) -> Episodes:
+def open_robot(path: Path, body: str | None) -> Dataset:
+    """A dataset, read as that of a published body where one is named.
+
+    Raises:
+        ConfigError: if there is no such body.
+        DataError: if the dataset cannot be of that body.
+    """
+    return open_dataset(path, embodiment=find_body(body) if body else None)
+
+
+def all_episodes(path: Path, camera: str | None = None, body: str | None = None) -> Episodes:
     """A dataset with all of its episodes."""
-    dataset = open_dataset(path)
+    dataset = open_robot(path, body)
     return Episodes(dataset=dataset, indices=tuple(e.index for e in dataset.episodes), camera=camera)
 
 
@@ -252,6 +266,8 @@ class _OfRobot(PresetCommand):
 
     robot: Path
     """The robot's dataset."""
+    body: str | None = None
+    """Whose it is, where the dataset does not say: gr1, g1, yam or agibot, with their published ranges."""
     camera: str | None = None
     """Its camera, where it has several."""
     minutes: float | None = None
@@ -261,7 +277,7 @@ class _OfRobot(PresetCommand):
 
     def split(self) -> tuple[Episodes, Episodes]:
         """Training and held-out episodes."""
-        dataset = open_dataset(self.robot)
+        dataset = open_robot(self.robot, self.body)
         return train_and_test(dataset, test_fraction=self.test_fraction, minutes=self.minutes, camera=self.camera)
 
 
@@ -271,11 +287,13 @@ class Posttrain(_OfRobot):
 
     human: Path | None = None
     """Human video to mix in, so that what it taught is not forgotten."""
+    lora_rank: int | None = None
+    """Train only a LoRA of this rank and the robot's adapter; by default all weights."""
 
     def run(self) -> None:
         """Train."""
         human = all_episodes(self.human) if self.human else None
-        stages.posttrain_stage(self.open_run(), self.split()[0], human)
+        stages.posttrain_stage(self.open_run(), self.split()[0], human, lora_rank=self.lora_rank)
 
 
 class Distill(_OfRobot):
@@ -308,6 +326,8 @@ class Play(PresetCommand):
     """Which model of the run to drive."""
     robot: Path | None = None
     """Dataset whose first frames to start from; dojo scenes by default."""
+    body: str | None = None
+    """Whose it is, where the dataset does not say: gr1, g1, yam or agibot."""
     camera: str | None = None
     """Its camera, where it has several."""
     starts: int = 6
@@ -340,7 +360,7 @@ class Play(PresetCommand):
             console.print(f"Model: {shipped}{folder}")
         play(
             folder,
-            all_episodes(self.robot, self.camera) if self.robot else None,
+            all_episodes(self.robot, self.camera, self.body) if self.robot else None,
             with_dojo=self.world != "dream",
             count=self.starts,
             steps=self.steps,

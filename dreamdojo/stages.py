@@ -4,8 +4,11 @@ RUN/cache/            frames, latents and latent actions: side caches, keyed by 
 RUN/tokenizer/        model.safetensors  config.json  metrics.jsonl  state.pt
 RUN/latent_action/    the same
 RUN/pretrained/       the same: the world model after human video
-RUN/teacher/          the same, after the robot's episodes
+RUN/teacher/          the same, after the robot's episodes; with a LoRA also lora.safetensors  lora.json
 RUN/student/          the same, of few steps
+
+Under torchrun several processes train a stage together, `state.pt` is a folder `state`, and only the main process
+writes and speaks.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dreamdojo.dataset.actions import relative_actions
 from dreamdojo.dataset.cache import CacheKey, CacheWriter, SideCache, open_cache
 from dreamdojo.dataset.frames import cache_frames
 from dreamdojo.dataset.read import Dataset
@@ -38,6 +43,7 @@ from dreamdojo.training.device import Compute
 from dreamdojo.training.fit import is_finished
 from dreamdojo.training.progress import Report, progress_line
 from dreamdojo.training.trackers import TrackerName, open_trackers
+from dreamdojo.world_model.lora import LoRAConfig, train_lora
 from dreamdojo.world_model.model import LATENT_ACTION, WorldModel, WorldModelConfig
 from dreamdojo.world_model.sample import SamplerConfig
 from dreamdojo.world_model.train import latent_episode, train_world_model
@@ -69,8 +75,8 @@ class Run:
         """Frames at the preset's size and rate; decoded once."""
         dataset = episodes.dataset
         size, rate, camera = self.preset.size, self.preset.rate, dataset.camera(episodes.camera)
-        path = self.folder / "cache" / f"frames-{camera}-{size}px-{rate:g}hz-{dataset.hash}"
-        with self.progress(f"frames {dataset.root.name}") as report:
+        path = self.folder / "cache" / f"frames-{camera}-{size[0]}x{size[1]}px-{rate:g}hz-{dataset.hash}"
+        with self.compute.processes.main_first(), self.progress(f"frames {dataset.root.name}") as report:
             return cache_frames(
                 dataset,
                 path,
@@ -86,14 +92,13 @@ class Run:
         tokenizer = load_model(self.folder / "tokenizer", Tokenizer).to(self.compute.device)
         frames = self.frames(episodes)
         config = tokenizer.config
-        side = self.preset.size // config.spatial_factor
         return self._derived(
             episodes,
             kind="latent",
             gap=0,
             model_folder=self.folder / "tokenizer",
             lengths={episode: tokenizer.num_latents(len(frames[episode])) for episode in frames.episodes},
-            shape=(config.latent_channels, side, side),
+            shape=(config.latent_channels, *(side // config.spatial_factor for side in self.preset.size)),
             dtype=np.float16,
             derive=lambda episode: encode_episode(tokenizer, channels_first(frames[episode]), self.compute),
         )
@@ -134,14 +139,15 @@ class Run:
             gap=gap,
         )
         path = self.folder / "cache" / f"{kind}-{dataset.hash}-{key.model_hash}"
-        if not path.exists():
-            with self.progress(f"{kind} {dataset.root.name}") as report:
-                writer = CacheWriter(path, key, lengths, shape, dtype)
-                for done, episode in enumerate(lengths):
-                    if episode not in writer.done:
-                        writer.write(episode, derive(episode))
-                    report(done + 1, len(lengths), "episodes")
-                writer.close()
+        with self.compute.processes.main_first():
+            if not path.exists():
+                with self.progress(f"{kind} {dataset.root.name}") as report:
+                    writer = CacheWriter(path, key, lengths, shape, dtype)
+                    for done, episode in enumerate(lengths):
+                        if episode not in writer.done:
+                            writer.write(episode, derive(episode))
+                        report(done + 1, len(lengths), "episodes")
+                    writer.close()
         return open_cache(path, key)
 
 
@@ -182,7 +188,9 @@ def robot_source(run: Run, episodes: Episodes, weight: float = 1.0) -> Source:
 
 
 def robot_episode(run: Run, episodes: Episodes, latents: SideCache, index: int) -> Arrays:
-    """One robot episode: latents and normalised action chunks.
+    """One robot episode: latents and normalised action chunks, relative where the body says so.
+
+    Before the first action nothing was commanded; it counts as its own base.
 
     Raises:
         DataError: if the dataset has no actions.
@@ -191,8 +199,11 @@ def robot_episode(run: Run, episodes: Episodes, latents: SideCache, index: int) 
     resampled = resample(dataset, index, run.preset.rate)
     if resampled.actions is None:
         raise DataError(f"{dataset.root}: expected a robot dataset with an 'action' column, found none")
+    k = run.preset.tokenizer.temporal_factor
     normal = dataset.embodiment.normalize_action(resampled.actions)
-    return latent_episode(latents[index], normal, run.preset.tokenizer.temporal_factor)
+    if dataset.embodiment.relative and len(normal):
+        normal = relative_actions(normal, normal[0], k)
+    return latent_episode(latents[index], normal, k)
 
 
 def tokenizer_stage(run: Run, sources: Sequence[Episodes]) -> Tokenizer:
@@ -249,10 +260,22 @@ def pretrain_stage(run: Run, human: Episodes) -> WorldModel:
         )
 
 
-def posttrain_stage(run: Run, robot: Episodes, human: Episodes | None) -> WorldModel:
-    """Teach the pre-trained world model a robot's body from its episodes; some human video is mixed in."""
+def posttrain_stage(run: Run, robot: Episodes, human: Episodes | None, *, lora_rank: int | None = None) -> WorldModel:
+    """Teach the pre-trained world model a robot's body from its episodes; some human video is mixed in.
+
+    With `lora_rank` only a LoRA of that rank and the robot's adapter are trained.
+
+    Raises:
+        CheckpointError: if the stage was finished with another `lora_rank`.
+    """
     folder, preset = run.folder / "teacher", run.preset
     if is_finished(folder, preset.posttraining.fit):
+        found = read_about(folder).get("lora", {}).get("rank")
+        if found != lora_rank:
+            raise CheckpointError(
+                f"{folder} is finished, with lora_rank={found}; lora_rank={lora_rank} was asked for. Use another run "
+                "folder, or delete this one's teacher to train it again."
+            )
         return load_model(folder, WorldModel)
     model = load_model(run.folder / "pretrained", WorldModel)
     body = robot.dataset.embodiment
@@ -263,8 +286,13 @@ def posttrain_stage(run: Run, robot: Episodes, human: Episodes | None) -> WorldM
         sources.append(latent_action_source(run, human, weight=preset.human_share))
     weight, bias = align_adapter(run, model, robot, source)
     model.adapter(body.name).start_from(weight, bias)
+    train = train_world_model
+    if lora_rank is not None:
+        torch.manual_seed(preset.posttraining.fit.seed)
+        base = "bfloat16" if run.compute.autocast else "float32"
+        train = partial(train_lora, lora=LoRAConfig(rank=lora_rank, alpha=2.0 * lora_rank, base=base))
     with run.progress("post-train") as report:
-        return train_world_model(
+        return train(
             model,
             preset.posttraining,
             sources,

@@ -91,3 +91,51 @@ def from_published(
                 "The file may belong to another model."
             )
     return ours
+
+
+def _wan_block(published: str, ours: str) -> tuple[Rename, ...]:
+    """The entries of one residual block; both prefixes end in a dot and are patterns without groups."""
+    return (
+        (rf"{published}residual\.0\.gamma", rf"{ours}norm_in.gamma"),
+        (rf"{published}residual\.2\.(weight|bias)", rf"{ours}conv_in.\1"),
+        (rf"{published}residual\.3\.gamma", rf"{ours}norm_out.gamma"),
+        (rf"{published}residual\.6\.(weight|bias)", rf"{ours}conv_out.\1"),
+        (rf"{published}shortcut\.(weight|bias)", rf"{ours}shortcut.\1"),
+    )
+
+
+def _wan_names(stages: int = 4, blocks: int = 2) -> tuple[Rename, ...]:
+    """The published files number blocks and resamplers of all stages in one row; ours number them by stage."""
+    names: list[Rename] = [
+        (r"conv1\.(weight|bias)", r"to_posterior.\1"),
+        (r"conv2\.(weight|bias)", r"from_latent.\1"),
+    ]
+    for side, row, resampler, per_stage in (
+        ("encoder", "downsamples", "down", blocks),
+        ("decoder", "upsamples", "up", blocks + 1),
+    ):
+        names += [
+            (rf"{side}\.conv1\.(weight|bias)", rf"{side}.conv_in.\1"),
+            (rf"{side}\.middle\.1\.norm\.gamma", rf"{side}.middle.attention.norm.gamma"),
+            (rf"{side}\.middle\.1\.to_qkv\.(weight|bias)", rf"{side}.middle.attention.qkv.\1"),
+            (rf"{side}\.middle\.1\.proj\.(weight|bias)", rf"{side}.middle.attention.out.\1"),
+            (rf"{side}\.head\.0\.gamma", rf"{side}.norm_out.gamma"),
+            (rf"{side}\.head\.2\.(weight|bias)", rf"{side}.conv_out.\1"),
+            *_wan_block(rf"{side}\.middle\.0\.", rf"{side}.middle.before."),
+            *_wan_block(rf"{side}\.middle\.2\.", rf"{side}.middle.after."),
+        ]
+        for stage in range(stages):
+            first = stage * (per_stage + 1)
+            for block in range(per_stage):
+                names += _wan_block(rf"{side}\.{row}\.{first + block}\.", rf"{side}.stages.{stage}.blocks.{block}.")
+            here, there = rf"{side}\.{row}\.{first + per_stage}\.", rf"{side}.stages.{stage}.{resampler}."
+            names += [
+                (rf"{here}resample\.1\.(weight|bias)", rf"{there}space.\1"),
+                (rf"{here}time_conv\.(weight|bias)", rf"{there}time.\1"),
+            ]
+    return tuple(names)
+
+
+WAN_PREFIX = ""
+WAN_NAMES: Sequence[Rename] = _wan_names()
+"""The published file holds no channel statistics: they are `WAN_LATENT_MEAN` and `WAN_LATENT_STD` of our class."""

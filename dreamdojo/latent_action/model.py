@@ -75,15 +75,11 @@ class LatentActionPosterior:
 class Attention(nn.Module):
     """Multi-head self-attention; queries, keys and values without bias, the output with one."""
 
-    frequencies: Tensor | None
-
     def __init__(self, dim: int, num_heads: int, *, rotary: bool) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.rotary = num_heads, rotary
         self.query, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
         self.out = nn.Linear(dim, dim)
-        frequencies = rotary_frequencies(dim // num_heads) if rotary else None
-        self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Every token attends to all tokens of its row."""
@@ -91,8 +87,9 @@ class Attention(nn.Module):
             project(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )
-        if self.frequencies is not None:
-            angles = torch.arange(x.shape[1], device=x.device)[:, None] * self.frequencies
+        if self.rotary:
+            frequencies = rotary_frequencies(query.shape[-1]).to(x.device)
+            angles = torch.arange(x.shape[1], device=x.device)[:, None] * frequencies
             query, key = rotate_interleaved(query, angles), rotate_interleaved(key, angles)
         return self.out(attend(query, key, value).transpose(1, 2).flatten(-2))
 

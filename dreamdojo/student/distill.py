@@ -17,13 +17,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from dreamdojo.dataset.windows import Source, Windows, WindowSampler
 from dreamdojo.errors import ConfigError
 from dreamdojo.flow.rectified import interpolate, per_frame, sigma_schedule
 from dreamdojo.training.device import Compute
-from dreamdojo.training.fit import FitConfig, TrainingState, fit
+from dreamdojo.training.fit import FitConfig, TrainingState, averaged_weights, fit
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.training.trackers import Tracker
 from dreamdojo.world_model.model import WorldModel
@@ -95,12 +94,8 @@ def distil(
             clean = predict(teacher, noisy, sigma)
             slope = (noisy - clean) / per_frame(sigma.clamp(min=1e-3))
             moved = torch.where(per_frame(is_target) > 0, noisy + per_frame(following - sigma) * slope, noisy)
-            averaged = {
-                name.removeprefix("dit."): value for name, value in state.averaged.items() if name.startswith("dit.")
-            }
-            arguments = (moved, following, given.chunk)
-            keywords = {"has_action": given.has_action, "previous": given.previous}
-            target = functional_call(student.dit, averaged, arguments, keywords)[0].float()
+            with averaged_weights(student, state.averaged):
+                target = predict(student, moved, following)
             target = torch.where(per_frame(following) > 0, target, moved)
 
         error = predict(student, noisy, sigma) - target

@@ -84,7 +84,9 @@ def train_tokenizer(
         report=report,
     )
     measure_statistics(model, sampler, compute)
-    save_model(folder, model, about={"statistics_measured": True})
+    if compute.processes.is_main:
+        save_model(folder, model, about={"statistics_measured": True})
+    compute.processes.wait()
     return model
 
 

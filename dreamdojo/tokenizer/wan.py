@@ -97,7 +97,8 @@ class TimeConv(nn.Module):
     def mix(self, frames: tuple[Tensor, ...]) -> Tensor:
         """One output frame from the last frames `b c h w`, the newest at the end; missing ones are zeros."""
         taps = rearrange(self.weight[:, :, -len(frames) :], "after before t h w -> after (t before) h w")
-        return nn.functional.conv2d(torch.cat(frames, dim=1), taps, self.bias, padding=self.padding)
+        seen = frames[0] if len(frames) == 1 else torch.cat(frames, dim=1)
+        return nn.functional.conv2d(seen, taps, self.bias, padding=self.padding)
 
 
 Memory: TypeAlias = dict[TimeConv, tuple[Tensor, ...]]
@@ -442,7 +443,7 @@ def _state(coder: nn.Module, memory: Memory) -> CausalState:
     parts: list[Tensor] = []
     for module in _rememberers(coder):
         seen = memory[module]
-        parts += [torch.zeros_like(seen[0])] * (module.kept - len(seen))
+        parts += [torch.zeros_like(seen[0]) for _ in range(module.kept - len(seen))]
         parts += seen
     return tuple(parts)
 

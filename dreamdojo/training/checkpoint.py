@@ -39,13 +39,18 @@ def save_model(
         state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
     with written_whole(folder / "model.safetensors") as path:
         save_file({name: value.detach().contiguous().cpu() for name, value in state.items()}, path)
-    config = {
+    write_config(folder, type(model), model.config, about)  # pyright: ignore[reportArgumentType]
+
+
+def write_config(folder: Path, model_class: type[nn.Module], config: Any, about: Mapping[str, Any]) -> None:
+    """Write `config.json`: what `load_model` builds the model from."""
+    raw = {
         "format": FORMAT,
-        "class": type(model).__name__,
-        "config": dataclasses.asdict(model.config),  # pyright: ignore[reportArgumentType]
+        "class": model_class.__name__,
+        "config": dataclasses.asdict(config),
         "about": dict(about),
     }
-    write_json(folder / "config.json", config)
+    write_json(folder / "config.json", raw)
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -58,8 +63,12 @@ def read_class(folder: Path) -> str:
     return _read_config(folder)["class"]
 
 
-def load_model(folder: Path, model_class: type[Model]) -> Model:
-    """Load a model of `model_class` in float32, ready for inference.
+def load_model(folder: Path, model_class: type[Model], *, dtype: torch.dtype | None = torch.float32) -> Model:
+    """Load a model of `model_class`, ready for inference.
+
+    With `dtype=None` weights stay as they are stored and in the file, which is mapped into memory, so a large model
+    takes no more than its pages that are used. Otherwise parameters are copied in that precision, and buffers, which
+    are statistics, in float32.
 
     Raises:
         CheckpointError: if the folder holds another class, another format, or weights that are cut short or do not fit.
@@ -69,10 +78,21 @@ def load_model(folder: Path, model_class: type[Model]) -> Model:
         raise CheckpointError(f"{folder}: expected a {model_class.__name__}, found a {raw['class']}")
     config_class = typing.get_type_hints(model_class.__init__)["config"]
     try:
-        model = model_class(from_plain(config_class, raw["config"]))
+        with torch.device("meta"):  # every weight comes from the file, so none is made first
+            model = model_class(from_plain(config_class, raw["config"]))
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder}/config.json does not describe a {model_class.__name__}: {error}") from error
-    load_weights(model, folder / "model.safetensors")
+    path, expected = folder / "model.safetensors", model.state_dict()
+    weights = _read_weights(path)
+    check_fit(path, _shapes(expected), _shapes(weights))
+    parameters = dict(model.named_parameters())
+    held = {
+        name: _held(weights[name], like, dtype if dtype is None or name in parameters else torch.float32)
+        for name, like in expected.items()
+    }
+    model.load_state_dict(held, assign=True)
+    left = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if value.is_meta]
+    assert not left, f"{left} are not saved with the model, so they cannot be loaded: compute them in forward"
     return model.eval()
 
 
@@ -82,22 +102,25 @@ def load_weights(model: nn.Module, path: Path, *, only: Collection[str] | None =
     Raises:
         CheckpointError: naming the file, and the entries that are missing, foreign or of another shape.
     """
-    try:
-        weights = load_file(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: expected a checkpoint, found nothing") from error
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: not a whole safetensors file ({error}). It may be cut short or of another format; copy or train "
-            "it again."
-        ) from error
+    weights = _read_weights(path)
     expected = {name: value for name, value in model.state_dict().items() if only is None or name in only}
-    missing = sorted(expected.keys() - weights.keys())
-    foreign = sorted(weights.keys() - expected.keys())
+    check_fit(path, _shapes(expected), _shapes(weights))
+    fitting = {name: value.to(expected[name].dtype) for name, value in weights.items()}
+    model.load_state_dict(fitting, strict=only is None)
+
+
+def check_fit(path: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare the shapes that a model has with those in a file, by name.
+
+    Raises:
+        CheckpointError: naming the file, and the entries that are missing, foreign or of another shape.
+    """
+    missing = sorted(expected.keys() - found.keys())
+    foreign = [f"{name} {tuple(found[name])}" for name in sorted(found.keys() - expected.keys())]
     shapes = [
-        f"{name}: expected {tuple(expected[name].shape)}, found {tuple(weights[name].shape)}"
-        for name in sorted(expected.keys() & weights.keys())
-        if expected[name].shape != weights[name].shape
+        f"{name}: expected {tuple(expected[name])}, found {tuple(found[name])}"
+        for name in sorted(expected.keys() & found.keys())
+        if tuple(expected[name]) != tuple(found[name])
     ]
     if missing or foreign or shapes:
         parts = [
@@ -106,8 +129,6 @@ def load_weights(model: nn.Module, path: Path, *, only: Collection[str] | None =
             f"other shapes {shapes[:3]} ({len(shapes)} in all)" if shapes else "",
         ]
         raise CheckpointError(f"{path} does not fit this model: {'; '.join(part for part in parts if part)}")
-    fitting = {name: value.to(expected[name].dtype) for name, value in weights.items()}
-    model.load_state_dict(fitting, strict=only is None)
 
 
 def model_hash(folder: Path) -> str:
@@ -159,3 +180,29 @@ def _read_config(folder: Path) -> dict[str, Any]:
             "newer version."
         )
     return raw
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, mapped into memory."""
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: expected a checkpoint, found nothing") from error
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file ({error}). It may be cut short or of another format; copy or train "
+            "it again."
+        ) from error
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in weights.items()}
+
+
+def _held(value: Tensor, like: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A stored tensor in the precision asked for and the layout of the model's own, copied only where it must be."""
+    if dtype is None and value.stride() == like.stride():
+        return value
+    kept = dtype is None or not value.is_floating_point()
+    own = torch.empty_like(like, dtype=value.dtype if kept else dtype, device="cpu")
+    return own.copy_(value)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from dreamdojo.errors import ConfigError
+from dreamdojo.training.distributed import ALONE, Processes, start_processes
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -21,6 +23,8 @@ class Compute:
     device: torch.device
     autocast: bool
     reason: str
+    processes: Processes = ALONE
+    """The processes that compute together; one, unless torchrun started several."""
 
     def autocasting(self) -> contextlib.AbstractContextManager:
         """bfloat16 autocast where it was chosen, nothing elsewhere; weights stay float32."""
@@ -48,6 +52,28 @@ def choose_compute(device: Device = "auto", precision: Precision = "auto") -> Co
     return Compute(
         torch.device(name), fast, f"{name} ({why_device}), {'bfloat16 autocast' if fast else 'float32'} ({why})"
     )
+
+
+def join_processes(compute: Compute) -> Compute:
+    """The same beside the other processes that torchrun started, each on a GPU of its own; unchanged without torchrun.
+
+    Raises:
+        ConfigError: if torchrun started more processes on this machine than it has GPUs.
+    """
+    device, number = compute.device, int(os.environ.get("LOCAL_RANK", "0"))
+    if device.type == "cuda":
+        if number >= torch.cuda.device_count():
+            raise ConfigError(
+                f"each process needs a GPU of its own: expected more than {number}, found {torch.cuda.device_count()}. "
+                "Start torchrun with a smaller --nproc-per-node."
+            )
+        torch.cuda.set_device(number)
+        device = torch.device("cuda", number)
+    processes = start_processes(device)
+    if not processes.several:
+        return compute
+    reason = f"{processes.count} processes, each on {compute.reason}"
+    return replace(compute, device=device, processes=processes, reason=reason)
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -1,7 +1,8 @@
 """The training loop of every stage. A stage gives it a step and batches; nothing else differs.
 
-Batch and noise of step `i` depend on `(seed, i)` only, so a run that was stopped and resumed equals one that was not,
-bit for bit on a CPU.
+A step is the mean over its micro-batches, which several processes share out among themselves. Batch and noise of
+micro-batch `i` depend on `(seed, i)` only, so a run that was stopped and resumed equals one that was not, bit for bit
+on a CPU, and several processes compute what one does, up to rounding.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,11 +19,23 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dreamdojo.errors import CheckpointError, ConfigError, TrainingDiverged
-from dreamdojo.files import written_whole
+from dreamdojo.errors import ConfigError, TrainingDiverged
+from dreamdojo.training.activations import checkpoint_activations
 from dreamdojo.training.checkpoint import save_model
 from dreamdojo.training.device import Compute
+from dreamdojo.training.distributed import (
+    HasShards,
+    Processes,
+    average_gradients,
+    clip_gradients,
+    gather,
+    is_divided,
+    local,
+    noting_stops,
+    place,
+)
 from dreamdojo.training.progress import Report, silent
+from dreamdojo.training.resume import Resumable, saved_step, trained_weights
 from dreamdojo.training.trackers import Tracker
 
 Batch = TypeVar("Batch")
@@ -35,9 +49,13 @@ class FitConfig:
     steps: int
     """Optimizer steps in all."""
     batch_size: int
-    """Samples per step."""
+    """Samples of a micro-batch."""
     learning_rate: float
     """Peak learning rate of AdamW."""
+    micro_batches: int = 1
+    """Micro-batches whose mean is one step, over all processes together; a multiple of their number."""
+    micro_batches: int = 1
+    """Micro-batches whose mean is one step, over all processes together; a multiple of their number."""
     warmup_steps: int = 50
     """Steps over which the learning rate rises from zero."""
     final_learning_rate: float = 0.1
@@ -56,9 +74,13 @@ class FitConfig:
     """Steps between rows of `metrics.jsonl`."""
     seed: int = 0
     """Seed of batches and noise."""
+    checkpoint_activations: bool = False
+    """Compute each block again in the backward pass: less memory, about a third more time, the same gradients."""
+    checkpoint_activations: bool = False
+    """Compute each block again in the backward pass: less memory, about a third more time, the same gradients."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "save_every", "log_every"):
+        for name in ("steps", "batch_size", "micro_batches", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -77,9 +99,29 @@ class TrainingState(Generic[Batch]):
 
     step: int
     generator: torch.Generator
-    """Noise of this step, seeded by (seed, step)."""
+    """Noise of this micro-batch, seeded by (seed, its index)."""
     averaged: dict[str, Tensor]
-    """The averaged weights so far."""
+    """The averaged weights so far, of what is trained; `averaged_weights` puts them into the model."""
+
+
+@contextmanager
+def averaged_weights(model: nn.Module, averaged: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, `model` has the averaged weights. Nothing may be differentiated across the borders of the block."""
+    state = model.state_dict()
+    pairs = [(local(state[name]), local(value)) for name, value in averaged.items()]
+
+    @torch.no_grad()
+    def exchange() -> None:
+        for own, average in pairs:
+            held = own.clone()
+            own.copy_(average)
+            average.copy_(held)
+
+    exchange()
+    try:
+        yield
+    finally:
+        exchange()
 
 
 Step = Callable[[Batch, TrainingState], tuple[Tensor, Metrics]]
@@ -96,103 +138,143 @@ def fit(
     about: Mapping[str, Any] = {},
     trackers: tuple[Tracker, ...] = (),
     report: Report = silent,
+    save: Callable[[Mapping[str, Tensor]], None] | None = None,
     stop_at: int | None = None,
 ) -> None:
     """Train `model` in place and write the averaged weights to `folder`; resumes where a former call was stopped.
 
-    When it returns, `model` holds the averaged weights. A finished folder is loaded, not trained again.
+    When it returns, `model` holds the averaged weights; several processes still hold its shards in parts, so that
+    anything but more training loads it from the folder. A finished folder is loaded, not trained again.
 
     Args:
         model: The model; `step` must compute its loss through it.
-        step: `(batch, state) -> (loss, metrics)`.
-        batches: `step index -> batch`, the same batch for the same index.
+        step: `(batch, state) -> (loss, metrics)`, with the same metrics each time.
+        batches: `index -> batch`, the same batch for the same index; step i takes `micro_batches` of them from index
+            `i * micro_batches` on.
         config: How to train.
-        folder: Run folder: `model.safetensors`, `config.json`, `metrics.jsonl`, `state.pt`.
-        compute: Device and precision.
+        folder: Run folder: `model.safetensors`, `config.json`, `metrics.jsonl`, and `state.pt` (`state/`, if several
+            processes train).
+        compute: Device, precision and processes.
         about: Kept in the checkpoint's `config.json`.
         trackers: Where metrics go beside `metrics.jsonl`.
         report: Progress.
-        stop_at: Stop before this step, saving the state, as Ctrl-C does; for tests and for training in portions.
+        save: Called once at the end, in the main process, with all weights of the model; by default it is saved as it
+            is, with `about`.
+        stop_at: Stop before this step, saving the state; for tests and for training in portions. Ctrl-C and SIGTERM do
+            the same after the step that is under way.
 
     Raises:
         TrainingDiverged: before the update, if the loss or a gradient is not finite.
         CheckpointError: if the folder's state belongs to another run.
+        ConfigError: if the processes cannot share the micro-batches evenly.
     """
+    processes = compute.processes
+    mine = processes.share(config.micro_batches)
     folder.mkdir(parents=True, exist_ok=True)
-    model.to(compute.device).train()
+    place(model, compute.device, processes, bfloat16=compute.autocast)
+    model.train()
     optimizer = _optimizer(model, config)
-    averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    done = _resume(folder, model, optimizer, averaged, config)
-    if done < config.steps:
+    averaged = {name: value.detach().clone() for name, value in trained_weights(model).items()}
+    settings = {name: getattr(config, name) for name in ("seed", "batch_size", "micro_batches")}
+    run = Resumable(folder, model, optimizer, averaged, settings, processes)
+    done = run.load()
+    if done < config.steps and processes.is_main:
         report(done, config.steps, "resumed" if done else "")
-    try:
+    with ExitStack() as during:
+        if config.checkpoint_activations and isinstance(model, HasShards):
+            during.enter_context(checkpoint_activations(model.shards().blocks))
+        asked_to_stop = during.enter_context(noting_stops(processes))
         for index in range(done, config.steps):
             if index == stop_at:
+                run.save(done)
                 raise KeyboardInterrupt
             started = time.monotonic()
 
             # forward and backward
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(index)
-            generator = torch.Generator(compute.device).manual_seed(config.seed * 1_000_003 + index)
-            batch = batches(index)
-            with compute.autocasting():
-                loss, metrics = step(batch, TrainingState(index, generator, averaged))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            rows = []
+            for micro in mine:
+                number = index * config.micro_batches + micro
+                generator = torch.Generator(compute.device).manual_seed(config.seed * 1_000_003 + number)
+                batch = batches(number)
+                with compute.autocasting():
+                    loss, metrics = step(batch, TrainingState(index, generator, averaged))
+                (loss / len(mine)).backward()
+                rows.append({name: value.detach() for name, value in metrics.items()} | {"loss": loss.detach()})
+            average_gradients(model, processes)
+            norm = clip_gradients(model, config.gradient_clip, processes).item()
+            row, stopping = _agree(rows, asked_to_stop(), processes)
 
             # stop before the update
-            if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
                 raise TrainingDiverged(
-                    f"step {index}: loss {loss.item():.4g}, gradient norm {norm.item():.4g}. The weights are those of "
-                    f"before this step. Lower the learning rate (now {config.learning_rate_at(index):.2g}) or look at "
-                    "the batch."
+                    f"step {index}: loss {row['loss']:.4g}, gradient norm {norm:.4g}. The weights are those of "
+                    f"before this step. Lower the learning rate (now {config.learning_rate_at(index):.2g}) or look "
+                    "at the batch."
                 )
             optimizer.step()
             _average(model, averaged, min(config.ema_decay, (1 + index) / (10 + index)))
             done = index + 1
 
             # once in a while: log and save
-            if done % config.log_every == 0 or done == config.steps:
-                row = {name: float(value.detach()) for name, value in metrics.items()}
-                row |= {"loss": loss.item(), "gradient_norm": norm.item(), "seconds": time.monotonic() - started}
+            if (done % config.log_every == 0 or done == config.steps) and processes.is_main:
+                row |= {"gradient_norm": norm, "seconds": time.monotonic() - started}
                 _log(folder, done, row, trackers)
-                report(done, config.steps, f"loss {loss.item():.4f}")
-            if done % config.save_every == 0 and done < config.steps:
-                _save_state(folder, model, optimizer, averaged, done, config)
-    except KeyboardInterrupt:
-        _save_state(folder, model, optimizer, averaged, done, config)
-        raise
-    _save_state(folder, model, optimizer, averaged, done, config)
-    model.load_state_dict(averaged)
+                report(done, config.steps, f"loss {row['loss']:.4f}")
+            if stopping or (done % config.save_every == 0 and done < config.steps):
+                run.save(done)
+            if stopping:
+                raise KeyboardInterrupt
+    run.save(done)
+    for name, value in trained_weights(model).items():
+        local(value).copy_(local(averaged[name]))
     model.eval()
-    save_model(folder, model, about=about)
+    weights = gather(model.state_dict(), processes)
+    if processes.is_main and save is not None:
+        save(weights)
+    elif processes.is_main:
+        save_model(folder, model, weights=weights, about=about)
+    processes.wait()
 
 
 def is_finished(folder: Path, config: FitConfig) -> bool:
     """Whether `fit` has run to its last step in this folder."""
-    if not (folder / "model.safetensors").exists() or not (folder / "state.pt").exists():
+    if not (folder / "model.safetensors").exists():
         return False
-    return _read_state(folder)["step"] >= config.steps
+    step = saved_step(folder)
+    return step is not None and step >= config.steps
 
 
 def _optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups = []
+    for divided in (False, True):  # the optimizer cannot update parts and whole tensors in one go
+        alike = [p for p in trained if is_divided(p) == divided]
+        if alike or not divided:
+            groups.append({"params": [p for p in alike if p.ndim > 1], "weight_decay": config.weight_decay})
+            groups.append({"params": [p for p in alike if p.ndim <= 1], "weight_decay": 0.0})
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def _agree(
+    rows: Sequence[Mapping[str, Tensor]], asked_to_stop: bool, processes: Processes
+) -> tuple[dict[str, float], bool]:
+    """Mean metrics of the micro-batches of all processes, and whether any process was asked to stop."""
+    means = [torch.stack([row[name].float() for row in rows]).mean() for name in rows[0]]
+    agreed = processes.mean(torch.stack([*means, torch.tensor(float(asked_to_stop), device=means[0].device)])).tolist()
+    return dict(zip(rows[0], agreed, strict=False)), agreed[-1] > 0
 
 
 @torch.no_grad()
 def _average(model: nn.Module, averaged: dict[str, Tensor], decay: float) -> None:
-    for name, value in model.state_dict().items():
+    for name, value in trained_weights(model).items():
+        average = local(averaged[name])
         if value.is_floating_point():
-            averaged[name].lerp_(value, 1 - decay)
+            average.lerp_(local(value), 1 - decay)
         else:
-            averaged[name].copy_(value)
+            average.copy_(local(value))
 
 
 def _log(folder: Path, step: int, row: dict[str, float], trackers: tuple[Tracker, ...]) -> None:
@@ -200,69 +282,3 @@ def _log(folder: Path, step: int, row: dict[str, float], trackers: tuple[Tracker
         file.write(json.dumps({"step": step, **row}) + "\n")
     for tracker in trackers:
         tracker.log(step, row)
-
-
-def _save_state(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    averaged: dict[str, Tensor],
-    step: int,
-    config: FitConfig,
-) -> None:
-    state = {
-        "step": step,
-        "seed": config.seed,
-        "batch_size": config.batch_size,
-        "model": model.state_dict(),
-        "averaged": averaged,
-        "optimizer": optimizer.state_dict(),
-    }
-    with written_whole(folder / "state.pt") as path:
-        torch.save(state, path)
-
-
-def _read_state(folder: Path) -> dict[str, Any]:
-    try:
-        return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f"{folder}/state.pt is not a whole training state ({type(error).__name__}: {error}). Delete it to start "
-            "this stage again."
-        ) from error
-
-
-def _resume(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    averaged: dict[str, Tensor],
-    config: FitConfig,
-) -> int:
-    if not (folder / "state.pt").exists():
-        return 0
-    state = _read_state(folder)
-    for name in ("seed", "batch_size"):
-        if state[name] != getattr(config, name):
-            raise CheckpointError(
-                f"{folder}/state.pt is of a run with {name}={state[name]}, this one has {getattr(config, name)}. "
-                "Use another run folder or delete the old state."
-            )
-    try:
-        model.load_state_dict(state["model"])
-        for name, value in state["averaged"].items():
-            averaged[name].copy_(value)
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{folder}/state.pt is of another model: {error}. Use another run folder.") from error
-    _truncate_log(folder, state["step"])
-    return state["step"]
-
-
-def _truncate_log(folder: Path, step: int) -> None:
-    """Drop rows after `step`: the steps they tell of are about to be run again."""
-    path = folder / "metrics.jsonl"
-    if path.exists():
-        kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
-        with written_whole(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept))

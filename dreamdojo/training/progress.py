@@ -39,6 +39,12 @@ def progress_line(title: str, console: Console | None = None) -> Iterator[Report
         yield lambda done, total, words: bar.update(task, completed=done, total=total, words=words)
 
 
+@contextmanager
+def no_line(title: str) -> Iterator[Report]:
+    """A `Report` that says nothing, for processes beside the main one."""
+    yield silent
+
+
 def _plain_report(title: str, console: Console, every: float = 15.0) -> Report:
     started = last = time.monotonic()
 

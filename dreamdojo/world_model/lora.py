@@ -88,11 +88,11 @@ def merge_lora(model: WorldModel) -> None:
 
 def train_lora(
     model: WorldModel,
-    lora: LoRAConfig,
     training: WorldModelTraining,
     sources: Sequence[Source],
     folder: Path,
     *,
+    lora: LoRAConfig,
     compute: Compute,
     about: Mapping[str, Any] = {},
     trackers: tuple[Tracker, ...] = (),
