@@ -24,6 +24,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "posttrain": ("dreamdojo.commands:Posttrain", "Teach the world model a robot from its episodes."),
     "distill": ("dreamdojo.commands:Distill", "Distil the teacher into a student of few steps."),
     "evaluate": ("dreamdojo.commands:Evaluate", "Score a run on held-out episodes and write report.html."),
+    "generate": ("dreamdojo.commands:Generate", "Predict a recorded episode and lay it beside the recording."),
+    "info": ("dreamdojo.commands:Info", "What a preset costs: parameters, memory, arithmetic, and whether it fits."),
+    "convert": ("dreamdojo.commands:Convert", "Turn the published weights into models, or models back into them."),
     "train-foundation": ("dreamdojo.shipping:TrainFoundation", "Train the models that ship with the package."),
     "play": ("dreamdojo.commands:Play", "Drive a world model in the browser."),
 }
@@ -61,6 +64,7 @@ def _run(name: str, arguments: list[str]) -> None:
         description=COMMANDS[name][1],
         args=rest,
         default=command.with_preset(preset) if preset else None,
+        config=(tyro.conf.AvoidSubcommands,),
     ).run()
 
 

@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from dreamdojo import foundation, stages
+from dreamdojo.convert.convert import ConvertSettings, convert
 from dreamdojo.curation.curate import CurateSettings, curate
 from dreamdojo.dataset.published import find_body
 from dreamdojo.dataset.read import Dataset, open_dataset
@@ -287,11 +288,15 @@ class Posttrain(_OfRobot):
 
     human: Path | None = None
     """Human video to mix in, so that what it taught is not forgotten."""
+    start: Path | None = None
+    """World model to start from, e.g. a converted one, with its tokenizer beside; by default the run's pretrained."""
     lora_rank: int | None = None
     """Train only a LoRA of this rank and the robot's adapter; by default all weights."""
 
     def run(self) -> None:
         """Train."""
+        if self.start is not None:
+            stages.start_from(self.run_folder, self.start)
         human = all_episodes(self.human) if self.human else None
         stages.posttrain_stage(self.open_run(), self.split()[0], human, lora_rank=self.lora_rank)
 
@@ -314,6 +319,128 @@ class Evaluate(_OfRobot):
 
         _, held_out = self.split()
         write_findings(self.open_run(), held_out, None, {"held out": f"{self.robot}, {describe(held_out)}"}, {})
+
+
+@dataclass(kw_only=True)
+class Info(PresetCommand):
+    """What a preset costs, and whether it fits here. Nothing is loaded or computed."""
+
+    memory: float | None = None
+    """GiB to fit into; by default what is free on the device."""
+
+    def run(self) -> None:
+        """Print the costs; refuses with the numbers where generating does not fit."""
+        from rich.table import Table
+
+        from dreamdojo.presets.costs import costs_of
+        from dreamdojo.training.memory import GIB, available_memory
+
+        costs, device = costs_of(self.preset), choose_compute(self.device, self.precision).device
+        table = Table("", self.preset.name, title_justify="left")
+        for what, how_much in costs.rows():
+            table.add_row(what, how_much)
+        Console(highlight=False).print(table)
+        there = available_memory(device) if self.memory is None else int(self.memory * GIB)
+        if there is None:
+            return
+        fits = {
+            "generate": costs.generation_bytes,
+            "post-train with a LoRA": costs.lora_bytes,
+            "post-train all weights": costs.training_bytes,
+        }
+        console.print(f"With {there / GIB:.1f} GiB ({device}):")
+        for what, needed in fits.items():
+            verdict = "fits" if needed <= there else "does not fit"
+            console.print(f"  {what}: {verdict}, needs about {needed / GIB:.1f} GiB")
+        if costs.generation_bytes > there:
+            raise ConfigError(
+                f"preset {self.preset.name} needs about {costs.generation_bytes / GIB:.1f} GiB to generate, "
+                f"{there / GIB:.1f} GiB are there. Use a smaller preset or a device with more memory."
+            )
+
+
+@dataclass(kw_only=True)
+class Generate(Command):
+    """Predict a recorded episode from its first frame and its actions; writes videos and `metrics.json`."""
+
+    model: tyro.conf.Positional[Path]
+    """A world model's folder: a run's teacher or student, or a converted one."""
+    robot: Path
+    """The robot's dataset."""
+    out: Path
+    """Folder for the videos."""
+    body: str | None = None
+    """Whose it is, where the dataset does not say: gr1, g1, yam or agibot."""
+    camera: str | None = None
+    """Its camera, where it has several."""
+    episode: int = 0
+    """Which episode."""
+    start: int = 0
+    """Frame to start from, at the model's rate."""
+    frames: int | None = None
+    """Frames to predict; to the end by default."""
+    steps: int | None = None
+    """Denoising steps; by default those the model was made for."""
+    tile: int | None = None
+    """Side in pixels of the tiles that a Wan tokenizer works on, to need less memory."""
+    seed: int = 0
+    """Seed of the noise."""
+    device: Device = "auto"
+    """Where to compute."""
+    threads: int | None = None
+    """CPU threads; all cores by default."""
+
+    def run(self) -> None:
+        """Predict."""
+        from dreamdojo.apps.generate import generate
+        from dreamdojo.rollout.session import load_session
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        dataset = open_robot(self.robot, self.body)
+        session = load_session(
+            self.model, embodiment=dataset.embodiment.name, steps=self.steps, device=self.device, tile=self.tile
+        )
+        with progress_line("predict") as report:
+            result = generate(
+                session,
+                dataset,
+                self.episode,
+                self.out,
+                camera=self.camera,
+                start=self.start,
+                frames=self.frames,
+                seed=self.seed,
+                report=report,
+            )
+        console.print(
+            f"{result.frames} frames in {result.seconds:.1f} s ({result.frames_per_second:.2f} per second). "
+            f"PSNR {result.psnr:.2f} dB, SSIM {result.ssim:.3f} (repeating the first frame: "
+            f"{result.psnr_copy:.2f} dB, {result.ssim_copy:.3f}). Look at {self.out / 'truth_prediction.mp4'}"
+        )
+
+
+@dataclass(kw_only=True)
+class Convert(Command):
+    """Turn the published weights into models, or models back into them."""
+
+    out: Path
+    """A new or empty folder for what is written."""
+    back: Path | None = None
+    """Instead, turn the models in this folder back into published files."""
+    settings: Annotated[ConvertSettings, tyro.conf.arg(name="")] = field(default_factory=ConvertSettings)
+
+    def run(self) -> None:
+        """Convert."""
+        from dreamdojo.convert.publish import to_published
+
+        if self.back is None:
+            convert(self.settings, self.out, progress_line)
+        elif self.settings != ConvertSettings():
+            raise ConfigError("--back takes a folder of models and --out only; leave the other options out")
+        else:
+            to_published(self.back, self.out, progress_line)
+        console.print(f"Written to {self.out}")
 
 
 @dataclass(kw_only=True)

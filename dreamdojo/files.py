@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dreamdojo.errors import DataError
+from dreamdojo.errors import ConfigError, DataError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -56,6 +56,28 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; rename it to `path` when the block ends well, remove it otherwise.
+
+    Raises:
+        ConfigError: if `path` exists and is not an empty folder.
+        DataError: if the disk is full.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path}: expected a new or empty folder to write to, found files. Choose another folder.")
+    temporary = partial_path(path)
+    temporary.mkdir(parents=True)
+    try:
+        with disk_full(path):
+            yield temporary
+        if path.exists():
+            path.rmdir()
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -257,8 +257,9 @@ def write_findings(
 
 def steps_of(preset: Preset) -> dict[str, int]:
     """Optimizer steps of every stage."""
+    tokenizer = {} if preset.tokenizer_training is None else {"tokenizer": preset.tokenizer_training.fit.steps}
     return {
-        "tokenizer": preset.tokenizer_training.fit.steps,
+        **tokenizer,
         "latent actions": preset.latent_action_training.fit.steps,
         "pre-training": preset.pretraining.fit.steps,
         "post-training": preset.posttraining.fit.steps,

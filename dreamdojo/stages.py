@@ -26,17 +26,21 @@ from torch import Tensor
 
 from dreamdojo.dataset.actions import relative_actions
 from dreamdojo.dataset.cache import CacheKey, CacheWriter, SideCache, open_cache
+from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.frames import cache_frames
+from dreamdojo.dataset.published import RESERVED_SLOT, in_reserved_slot
 from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import resample
 from dreamdojo.dataset.windows import Arrays, Source
-from dreamdojo.errors import CheckpointError, DataError
+from dreamdojo.errors import CheckpointError, ConfigError, DataError
 from dreamdojo.latent_action.model import LatentActionModel
 from dreamdojo.latent_action.train import infer_latent_actions, train_latent_action_model
 from dreamdojo.metrics.ridge import fit_ridge
 from dreamdojo.presets.preset import Preset
 from dreamdojo.student.distill import distil
-from dreamdojo.tokenizer.model import Tokenizer
+from dreamdojo.tokenizer.load import load_tokenizer
+from dreamdojo.tokenizer.model import Tokenizer, TokenizerConfig
+from dreamdojo.tokenizer.protocol import VideoTokenizer
 from dreamdojo.tokenizer.train import encode_episode, train_tokenizer
 from dreamdojo.training.checkpoint import load_model, model_hash, read_about, save_model
 from dreamdojo.training.device import Compute
@@ -44,7 +48,7 @@ from dreamdojo.training.fit import is_finished
 from dreamdojo.training.progress import Report, progress_line
 from dreamdojo.training.trackers import TrackerName, open_trackers
 from dreamdojo.world_model.lora import LoRAConfig, train_lora
-from dreamdojo.world_model.model import LATENT_ACTION, WorldModel, WorldModelConfig
+from dreamdojo.world_model.model import LATENT_ACTION, ActionAdapter, WorldModel, WorldModelConfig
 from dreamdojo.world_model.sample import SamplerConfig
 from dreamdojo.world_model.train import latent_episode, train_world_model
 
@@ -71,10 +75,10 @@ class Run:
     workers: int = 2
     progress: Progress = progress_line
 
-    def frames(self, episodes: Episodes) -> SideCache:
-        """Frames at the preset's size and rate; decoded once."""
-        dataset = episodes.dataset
-        size, rate, camera = self.preset.size, self.preset.rate, dataset.camera(episodes.camera)
+    def frames(self, episodes: Episodes, size: tuple[int, int] | None = None) -> SideCache:
+        """Frames at the preset's rate and its size or another; decoded once."""
+        dataset, size = episodes.dataset, size or self.preset.size
+        rate, camera = self.preset.rate, dataset.camera(episodes.camera)
         path = self.folder / "cache" / f"frames-{camera}-{size[0]}x{size[1]}px-{rate:g}hz-{dataset.hash}"
         with self.compute.processes.main_first(), self.progress(f"frames {dataset.root.name}") as report:
             return cache_frames(
@@ -88,25 +92,36 @@ class Run:
             )
 
     def latents(self, episodes: Episodes) -> SideCache:
-        """Latents of every episode, by the run's tokenizer."""
-        tokenizer = load_model(self.folder / "tokenizer", Tokenizer).to(self.compute.device)
-        frames = self.frames(episodes)
-        config = tokenizer.config
+        """Latents of every episode, by the run's tokenizer: as one video, or as clips where the preset says so."""
+        tokenizer = load_tokenizer(self.folder / "tokenizer").to(self.compute.device)
+        assert isinstance(tokenizer, VideoTokenizer)
+        frames, clip = self.frames(episodes), self.preset.clip_frames
+
+        def starts(episode: int) -> range:
+            return clip_starts(len(frames[episode]), clip, tokenizer.temporal_factor)
+
+        def derive(episode: int) -> np.ndarray:
+            pictures, clips = channels_first(frames[episode]), starts(episode)
+            if not clips:
+                return np.empty((0, *shape), np.float16)
+            return np.concatenate([encode_episode(tokenizer, pictures[i:][:clip], self.compute) for i in clips])
+
+        shape = (tokenizer.latent_channels, *(side // tokenizer.spatial_factor for side in self.preset.size))
         return self._derived(
             episodes,
-            kind="latent",
+            kind="latent" if clip is None else f"latent{clip}",
             gap=0,
             model_folder=self.folder / "tokenizer",
-            lengths={episode: tokenizer.num_latents(len(frames[episode])) for episode in frames.episodes},
-            shape=(config.latent_channels, *(side // config.spatial_factor for side in self.preset.size)),
+            lengths={i: len(starts(i)) * tokenizer.num_latents(clip or len(frames[i])) for i in frames.episodes},
+            shape=shape,
             dtype=np.float16,
-            derive=lambda episode: encode_episode(tokenizer, channels_first(frames[episode]), self.compute),
+            derive=derive,
         )
 
     def latent_actions(self, episodes: Episodes) -> SideCache:
         """Latent actions of every episode, by the run's latent action model; row i is the motion i -> i + 1."""
         model = load_model(self.folder / "latent_action", LatentActionModel).to(self.compute.device)
-        frames = self.frames(episodes)
+        frames = self.frames(episodes, self.preset.latent_action_size)
         return self._derived(
             episodes,
             kind="latent_action",
@@ -156,63 +171,102 @@ def channels_first(frames: np.ndarray) -> np.ndarray:
     return np.moveaxis(frames, -1, 1)
 
 
-def frame_source(run: Run, episodes: Episodes, weight: float = 1.0) -> Source:
+def clip_starts(num_frames: int, clip_frames: int | None, k: int) -> range:
+    """First frames of the clips of an episode, `k` apart so that each begins where a chunk of actions does."""
+    if clip_frames is None:
+        return range(1)
+    return range(0, num_frames - clip_frames + 1, k)
+
+
+def frame_source(run: Run, episodes: Episodes, size: tuple[int, int] | None = None) -> Source:
     """Frames for the tokenizer and the latent action model."""
-    frames = run.frames(episodes)
+    frames = run.frames(episodes, size)
     return Source(
         embodiment=episodes.dataset.embodiment.name,
         episodes=[{"frames": channels_first(frames[index])} for index in episodes.indices],
-        weight=weight,
     )
 
 
 def latent_action_source(run: Run, episodes: Episodes, weight: float = 1.0) -> Source:
     """Latents with latent actions, for video without labels."""
     latents, actions = run.latents(episodes), run.latent_actions(episodes)
-    k = run.preset.tokenizer.temporal_factor
     return Source(
         embodiment=LATENT_ACTION,
-        episodes=[latent_episode(latents[i], actions[i][:-1], k) for i in episodes.indices],
+        episodes=[part for i in episodes.indices for part in training_episodes(run, latents[i], actions[i][:-1])],
         weight=weight,
     )
 
 
-def robot_source(run: Run, episodes: Episodes, weight: float = 1.0) -> Source:
-    """Latents with the robot's own normalised actions."""
-    latents = run.latents(episodes)
+def robot_source(run: Run, episodes: Episodes, body: Embodiment | None = None, weight: float = 1.0) -> Source:
+    """Latents with the robot's own normalised actions, as `body` says that a model wants them."""
+    latents, body = run.latents(episodes), body or episodes.dataset.embodiment
     return Source(
-        embodiment=episodes.dataset.embodiment.name,
-        episodes=[robot_episode(run, episodes, latents, index) for index in episodes.indices],
+        embodiment=body.name,
+        episodes=[part for i in episodes.indices for part in robot_episodes(run, episodes, latents, i, body)],
         weight=weight,
     )
 
 
-def robot_episode(run: Run, episodes: Episodes, latents: SideCache, index: int) -> Arrays:
-    """One robot episode: latents and normalised action chunks, relative where the body says so.
+def robot_episodes(run: Run, episodes: Episodes, latents: SideCache, index: int, body: Embodiment) -> list[Arrays]:
+    """One robot episode as `training_episodes`, with its normalised actions and states."""
+    actions, states = robot_motion(run, episodes, index, body)
+    return training_episodes(run, latents[index], actions, relative=body.relative, states=states)
 
-    Before the first action nothing was commanded; it counts as its own base.
+
+def robot_motion(
+    run: Run, episodes: Episodes, index: int, body: Embodiment
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Normalised actions `t-1 a` and states `t s` of an episode at the preset's rate.
 
     Raises:
         DataError: if the dataset has no actions.
     """
-    dataset = episodes.dataset
-    resampled = resample(dataset, index, run.preset.rate)
+    resampled = resample(episodes.dataset, index, run.preset.rate)
     if resampled.actions is None:
-        raise DataError(f"{dataset.root}: expected a robot dataset with an 'action' column, found none")
-    k = run.preset.tokenizer.temporal_factor
-    normal = dataset.embodiment.normalize_action(resampled.actions)
-    if dataset.embodiment.relative and len(normal):
-        normal = relative_actions(normal, normal[0], k)
-    return latent_episode(latents[index], normal, k)
+        raise DataError(f"{episodes.dataset.root}: expected a robot dataset with an 'action' column, found none")
+    states = None if resampled.states is None else body.normalize_state(resampled.states)
+    return body.normalize_action(resampled.actions), states
+
+
+def training_episodes(
+    run: Run, latents: np.ndarray, actions: np.ndarray, *, relative: bool = False, states: np.ndarray | None = None
+) -> list[Arrays]:
+    """An episode as training reads it: whole, or cut into clips that each start anew.
+
+    Relative actions start from the action before the clip; before an episode's first nothing was commanded, and it
+    counts as its own base. Clips carry the state at that base, which models of published weights may ask for.
+    """
+    k, clip = run.preset.tokenizer.temporal_factor, run.preset.clip_frames
+    rows = len(latents) if clip is None else 1 + (clip - 1) // k
+    parts: list[Arrays] = []
+    for number, start in enumerate(clip_starts(len(actions) + 1, clip, k)):
+        own = actions[start:][: k * (rows - 1)]
+        base = max(start - 1, 0)
+        given = relative_actions(own, actions[base], k) if relative and len(own) else own
+        part = dict(latent_episode(latents[number * rows :][:rows], given, k))
+        if clip is not None and states is not None:
+            part["state"] = np.repeat(states[base][None], rows, axis=0)
+        parts.append(part)
+    return parts
 
 
 def tokenizer_stage(run: Run, sources: Sequence[Episodes]) -> Tokenizer:
-    """Train the tokenizer on all frames given."""
+    """Train the tokenizer on all frames given.
+
+    Raises:
+        ConfigError: if the preset's tokenizer comes converted.
+    """
+    config, training = run.preset.tokenizer, run.preset.tokenizer_training
+    if not isinstance(config, TokenizerConfig) or training is None:
+        raise ConfigError(
+            f"the tokenizer of preset {run.preset.name} is not trained here: convert the published file with "
+            "`dreamdojo convert --tokenizer FILE`"
+        )
     with run.progress("tokenizer") as report:
         folder = run.folder / "tokenizer"
         return train_tokenizer(
-            run.preset.tokenizer,
-            run.preset.tokenizer_training,
+            config,
+            training,
             [frame_source(run, episodes) for episodes in sources],
             folder,
             compute=run.compute,
@@ -228,7 +282,7 @@ def latent_action_stage(run: Run, human: Episodes) -> LatentActionModel:
         return train_latent_action_model(
             run.preset.latent_action,
             run.preset.latent_action_training,
-            [frame_source(run, human)],
+            [frame_source(run, human, run.preset.latent_action_size)],
             folder,
             compute=run.compute,
             trackers=open_trackers(run.trackers, folder, "latent_action"),
@@ -243,10 +297,19 @@ def pretrain_stage(run: Run, human: Episodes) -> WorldModel:
         return load_model(folder, WorldModel)
     source = latent_action_source(run, human)
     torch.manual_seed(preset.pretraining.fit.seed)
-    model = WorldModel(WorldModelConfig(dit=preset.world_model, size=preset.size, rate=preset.rate))
-    actions = np.concatenate([run.latent_actions(human)[index][:-1] for index in human.indices])
-    model.latent_action_mean.copy_(torch.from_numpy(actions.mean(axis=0)))
-    model.latent_action_std.copy_(torch.from_numpy(actions.std(axis=0).clip(1e-4)))
+    model = WorldModel(
+        WorldModelConfig(
+            dit=preset.world_model,
+            size=preset.size,
+            rate=preset.rate,
+            text_tokens=preset.text_tokens,
+            latent_action_slot=preset.latent_action_slot,
+        )
+    )
+    if preset.latent_action_slot is None:
+        actions = np.concatenate([run.latent_actions(human)[index][:-1] for index in human.indices])
+        model.latent_action_mean.copy_(torch.from_numpy(actions.mean(axis=0)))
+        model.latent_action_std.copy_(torch.from_numpy(actions.std(axis=0).clip(1e-4)))
     with run.progress("pre-train") as report:
         return train_world_model(
             model,
@@ -278,14 +341,15 @@ def posttrain_stage(run: Run, robot: Episodes, human: Episodes | None, *, lora_r
             )
         return load_model(folder, WorldModel)
     model = load_model(run.folder / "pretrained", WorldModel)
-    body = robot.dataset.embodiment
-    model = model.with_embodiments(body)
-    source = robot_source(run, robot, weight=1 - preset.human_share)
-    sources = [source]
+    body = body_for(model, robot.dataset.embodiment)
+    if body not in model.config.embodiments:
+        model = model.with_embodiments(body)
+    sources = [robot_source(run, robot, body, weight=1 - preset.human_share)]
     if human is not None and preset.human_share > 0:
         sources.append(latent_action_source(run, human, weight=preset.human_share))
-    weight, bias = align_adapter(run, model, robot, source)
-    model.adapter(body.name).start_from(weight, bias)
+    adapter = model.adapter(body.name)
+    if isinstance(adapter, ActionAdapter) and (run.folder / "latent_action" / "model.safetensors").exists():
+        adapter.start_from(*align_adapter(run, model, robot, body))
     train = train_world_model
     if lora_rank is not None:
         torch.manual_seed(preset.posttraining.fit.seed)
@@ -304,18 +368,41 @@ def posttrain_stage(run: Run, robot: Episodes, human: Episodes | None, *, lora_r
         )
 
 
-def align_adapter(run: Run, model: WorldModel, robot: Episodes, source: Source) -> tuple[Tensor, Tensor]:
+def body_for(model: WorldModel, body: Embodiment) -> Embodiment:
+    """A dataset's body as `model` takes it: the one it knows by that name, or a new one.
+
+    In models with published slots a new body takes the reserved one, unless its actions are too wide for it: then it
+    gets an adapter of its own, as in every other model.
+
+    Raises:
+        ConfigError: if the model knows another body by that name.
+    """
+    for known in model.config.embodiments:
+        if known.name == body.name:
+            if known.action_names() != body.action_names():
+                raise ConfigError(
+                    f"the model knows {body.name} with the actions {', '.join(known.action_names())}; the dataset has "
+                    f"{', '.join(body.action_names())}. Give one of them another name."
+                )
+            return known
+    fits = body.action_dim <= RESERVED_SLOT.stop - RESERVED_SLOT.start
+    return in_reserved_slot(body) if model.config.latent_action_slot is not None and fits else body
+
+
+def align_adapter(run: Run, model: WorldModel, robot: Episodes, body: Embodiment) -> tuple[Tensor, Tensor]:
     """Ridge regression from the robot's action chunks to the latent actions inferred from its own video.
 
     Returns the weight and bias of the adapter's linear part.
     """
     k = run.preset.tokenizer.temporal_factor
-    actions = run.latent_actions(robot)
+    inferred = run.latent_actions(robot)
     chunks, targets = [], []
-    for index, episode in zip(robot.indices, source.episodes, strict=True):
-        rows = len(episode["chunk"])
-        chunks.append(episode["chunk"][1:])
-        targets.append(actions[index][: k * (rows - 1)].reshape(rows - 1, -1))
+    for index in robot.indices:
+        actions, _ = robot_motion(run, robot, index, body)
+        usable = len(actions) // k * k
+        given = relative_actions(actions, actions[0], k) if body.relative else actions
+        chunks.append(given[:usable].reshape(usable // k, -1))
+        targets.append(inferred[index][:usable].reshape(usable // k, -1))
     target = model.conditioning(LATENT_ACTION, torch.from_numpy(np.concatenate(targets))[None])[0]
     fit = fit_ridge(torch.from_numpy(np.concatenate(chunks)), target, strength=1e-2)
     return fit.weight.T, fit.bias
@@ -327,7 +414,7 @@ def student_stage(run: Run, robot: Episodes) -> WorldModel:
     if is_finished(folder, preset.student.fit):
         return load_model(folder, WorldModel)
     teacher = load_model(run.folder / "teacher", WorldModel)
-    source = robot_source(run, robot)
+    source = robot_source(run, robot, body_for(teacher, robot.dataset.embodiment))
     with run.progress("student") as report:
         return distil(
             teacher,
@@ -339,6 +426,27 @@ def student_stage(run: Run, robot: Episodes) -> WorldModel:
             trackers=open_trackers(run.trackers, folder, "student"),
             report=report,
         )
+
+
+def start_from(run_folder: Path, model: Path) -> None:
+    """Let a run begin with a world model made elsewhere: links to it, its tokenizer and its latent action model.
+
+    Raises:
+        CheckpointError: if there is no world model, or no tokenizer beside it.
+        ConfigError: if the run already began with another one.
+    """
+    beside = {"pretrained": model} | {name: model.parent / name for name in ("tokenizer", "latent_action")}
+    for stage, source in beside.items():
+        if not (source / "model.safetensors").exists():
+            if stage == "latent_action":
+                continue
+            raise CheckpointError(f"expected a model in {source} to start from, found none")
+        link = run_folder / stage
+        if link.exists() and link.resolve() != source.resolve():
+            raise ConfigError(f"{link} is there already and is not {source}. Use another run folder.")
+        if not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(source.resolve(), target_is_directory=True)
 
 
 def adopt_foundation(run: Run, foundation: Path) -> None:

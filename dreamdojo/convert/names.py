@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from torch import Tensor
 
+from dreamdojo.convert.stored import Stored
 from dreamdojo.errors import CheckpointError
 
+Value = TypeVar("Value", Tensor, Stored)
+
 Rename = tuple[str, str]
-"""A pattern of a published name (after its prefix) and our name for it."""
+"""A pattern of a published name (after its prefix) and our name for it, which holds each of its groups once."""
 
 LATENT_ACTION_PREFIX = "lam."
 LATENT_ACTION_NAMES: Sequence[Rename] = (
@@ -69,28 +73,70 @@ WORLD_MODEL_DROPPED = (r"pos_embedder\.\w+", r"accum_\w+", r".*_extra_state")
 
 
 def from_published(
-    weights: Mapping[str, Tensor], *, prefix: str, names: Sequence[Rename], dropped: Sequence[str] = ()
-) -> dict[str, Tensor]:
+    weights: Mapping[str, Value], *, prefix: str, names: Sequence[Rename], dropped: Sequence[str] = ()
+) -> dict[str, Value]:
     """Published weights under our names.
 
     Raises:
         CheckpointError: if an entry is neither in the table nor known to hold nothing learned.
     """
-    ours: dict[str, Tensor] = {}
-    for published, tensor in weights.items():
+    ours: dict[str, Value] = {}
+    for published, value in weights.items():
         name = published.removeprefix(prefix)
-        if any(re.fullmatch(pattern, name) for pattern in dropped):
+        if is_dropped(name, dropped):
             continue
-        for pattern, replacement in names:
-            if re.fullmatch(pattern, name):
-                ours[re.sub(pattern, replacement, name)] = tensor
-                break
-        else:
+        renamed = _rename(name, names)
+        if renamed is None:
             raise CheckpointError(
-                f"entry {published!r} {tuple(tensor.shape)} is not part of the published layout. "
+                f"entry {published!r} {tuple(value.shape)} is not part of the published layout. "
                 "The file may belong to another model."
             )
+        ours[renamed] = value
     return ours
+
+
+def to_published(weights: Mapping[str, Value], *, prefix: str, names: Sequence[Rename]) -> dict[str, Value]:
+    """Our weights under their published names; the inverse of `from_published`.
+
+    Raises:
+        CheckpointError: if one of them has no place in the published layout.
+    """
+    back = [_turned(*rename) for rename in names]
+    published: dict[str, Value] = {}
+    for name, value in weights.items():
+        renamed = _rename(name, back)
+        if renamed is None:
+            raise CheckpointError(
+                f"weight {name!r} {tuple(value.shape)} has no place in the published layout: this model is not of the "
+                "published kind"
+            )
+        published[prefix + renamed] = value
+    return published
+
+
+def is_dropped(name: str, dropped: Sequence[str]) -> bool:
+    """Whether a published name (after its prefix) is one of those that hold nothing learned."""
+    return any(re.fullmatch(pattern, name) for pattern in dropped)
+
+
+def _rename(name: str, names: Sequence[Rename]) -> str | None:
+    for pattern, replacement in names:
+        if re.fullmatch(pattern, name):
+            return re.sub(pattern, replacement, name)
+    return None
+
+
+def _turned(pattern: str, replacement: str) -> Rename:
+    """A rename read from right to left: a pattern of our name, and the published name."""
+    groups, between = re.findall(r"\([^()]*\)", pattern), re.split(r"\([^()]*\)", pattern)
+    ours = re.split(r"\\(\d)", replacement)  # text, number of a group, text, number of a group, ...
+    order = [int(number) for number in ours[1::2]]
+    assert sorted(order) == list(range(1, len(groups) + 1)), f"{pattern} -> {replacement} cannot be turned round"
+    back = "".join(groups[int(part) - 1] if place % 2 else re.escape(part) for place, part in enumerate(ours))
+    published = between[0] + "".join(
+        rf"\{order.index(group) + 1}{text}" for group, text in enumerate(between[1:], start=1)
+    )
+    return back, published.replace(r"\.", ".")
 
 
 def _wan_block(published: str, ours: str) -> tuple[Rename, ...]:

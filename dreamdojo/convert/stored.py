@@ -68,6 +68,6 @@ def write_safetensors(path: Path, weights: Mapping[str, Stored], report: Report 
         for name in names:
             tensor = weights[name].read().detach().contiguous()
             assert (tuple(tensor.shape), tensor.dtype) == (weights[name].shape, weights[name].dtype)
-            file.write(tensor.reshape(-1).view(torch.uint8).numpy())
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
             done += weights[name].num_bytes
             report(done, place, name)

@@ -196,6 +196,6 @@ def _data_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
 def _not_whole(path: Path, error: Exception) -> CheckpointError:
     reason = "not a pickle of tensors" if isinstance(error, pickle.UnpicklingError) else str(error).partition(". ")[0]
     return CheckpointError(
-        f"{path}: expected a whole checkpoint that can be read safely, found {reason or type(error).__name__}. It may be "
-        "cut short, very old or of another format; copy it again, or save it as safetensors where it was made."
+        f"{path}: expected a whole checkpoint that can be read safely, found {reason or type(error).__name__}. It may "
+        "be cut short, very old or of another format; copy it again, or save it as safetensors where it was made."
     )

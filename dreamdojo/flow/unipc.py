@@ -101,7 +101,7 @@ class UniPC:
         return base - gain * (rho[0] * slope + rho[1] * change)
 
 
-def unipc(clean: Callable[[Tensor, float], Tensor], noise: Tensor, schedule: UniPCSchedule) -> Tensor:
+def unipc(clean: Callable[[Tensor, int], Tensor], noise: Tensor, schedule: UniPCSchedule) -> Tensor:
     """Integrate from noise to data; `clean(noisy, index)` is the model's clean prediction at level `index`."""
     solver, x = UniPC(schedule.sigma), noise
     for index in range(len(schedule.time)):

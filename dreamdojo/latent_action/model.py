@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from dreamdojo.errors import ConfigError
 from dreamdojo.nn.attention import attend, rotary_frequencies, rotate_interleaved
 from dreamdojo.nn.patches import from_pairs, from_patches, to_pairs, to_patches
+from dreamdojo.training.hub import Pretrained
 
 CHANGE_GAIN = 10.0
 """With early fusion, a patch's change is about a tenth of the patch; this brings both to one scale for the norm."""
@@ -158,7 +159,7 @@ def sinusoid(length: int, dim: int, device: torch.device) -> Float[Tensor, "n d"
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
-class LatentActionModel(nn.Module):
+class LatentActionModel(Pretrained):
     """Encoder from frames to latent actions, decoder from a frame and a latent action to the next frame."""
 
     def __init__(self, config: LatentActionConfig) -> None:

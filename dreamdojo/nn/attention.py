@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-
 LARGEST_PLAIN_PRODUCT = 2**20
 """Scores per head up to which the plain product is used on a CPU."""
 

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dreamdojo.errors import ConfigError
 from dreamdojo.presets.nano import NANO as NANO
 from dreamdojo.presets.nano import NANO_FOUNDATION as NANO_FOUNDATION
+from dreamdojo.presets.paper import PAPER_2B as PAPER_2B
+from dreamdojo.presets.paper import PAPER_14B as PAPER_14B
 from dreamdojo.presets.preset import DataAmounts as DataAmounts
 from dreamdojo.presets.preset import Preset as Preset
 
-PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (NANO, NANO_FOUNDATION)}
+PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (NANO, NANO_FOUNDATION, PAPER_2B, PAPER_14B)}
 
 
 def find_preset(name: str) -> Preset:
@@ -22,4 +24,4 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-__all__ = ["NANO", "NANO_FOUNDATION", "PRESETS", "DataAmounts", "Preset", "find_preset"]
+__all__ = ["NANO", "NANO_FOUNDATION", "PAPER_2B", "PAPER_14B", "PRESETS", "DataAmounts", "Preset", "find_preset"]

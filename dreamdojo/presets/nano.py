@@ -13,15 +13,15 @@ from dreamdojo.world_model.dit import DiTConfig
 from dreamdojo.world_model.sample import SamplerConfig
 from dreamdojo.world_model.train import WorldModelTraining
 
+_TOKENIZER_TRAINING = TokenizerTraining(fit=FitConfig(steps=600, batch_size=16, learning_rate=2e-3))
+
 NANO = Preset(
     name="nano",
     size=(64, 64),
     rate=10.0,
     data=DataAmounts(human_minutes=16, robot_minutes=5),
     tokenizer=TokenizerConfig(latent_channels=4, width=32, spatial_factor=4, temporal_factor=1),
-    tokenizer_training=TokenizerTraining(
-        fit=FitConfig(steps=600, batch_size=16, learning_rate=2e-3),
-    ),
+    tokenizer_training=_TOKENIZER_TRAINING,
     latent_action=LatentActionConfig(
         dim=128,
         latent_dim=16,
@@ -86,7 +86,7 @@ NANO_FOUNDATION = replace(
     NANO,
     name="nano-foundation",
     data=DataAmounts(human_minutes=60, robot_minutes=20),
-    tokenizer_training=replace(NANO.tokenizer_training, fit=_longer(NANO.tokenizer_training.fit, 800)),
+    tokenizer_training=replace(_TOKENIZER_TRAINING, fit=_longer(_TOKENIZER_TRAINING.fit, 800)),
     latent_action_training=replace(NANO.latent_action_training, fit=_longer(NANO.latent_action_training.fit, 800)),
     pretraining=replace(NANO.pretraining, fit=_longer(NANO.pretraining.fit, 1200)),
 )

@@ -10,6 +10,7 @@ from dreamdojo.latent_action.train import LatentActionTraining
 from dreamdojo.student.distill import StudentTraining
 from dreamdojo.tokenizer.model import TokenizerConfig
 from dreamdojo.tokenizer.train import TokenizerTraining
+from dreamdojo.tokenizer.wan import WanConfig
 from dreamdojo.world_model.dit import DiTConfig
 from dreamdojo.world_model.train import WorldModelTraining
 
@@ -40,14 +41,23 @@ class Preset:
     """Frames (and actions) per second; sources are resampled to it by timestamp."""
     data: DataAmounts
     """What is simulated where no data is given."""
-    tokenizer: TokenizerConfig
+    clip_frames: int | None = None
+    """Frames of the clips that episodes are cut into before they are encoded, each clip from scratch, as published;
+    None encodes an episode as one video."""
+    tokenizer: TokenizerConfig | WanConfig
     """The video autoencoder."""
-    tokenizer_training: TokenizerTraining
-    """How it is trained."""
+    tokenizer_training: TokenizerTraining | None
+    """How it is trained; None where it comes converted."""
     latent_action: LatentActionConfig
     """The latent action model."""
     latent_action_training: LatentActionTraining
     """How it is trained."""
+    latent_action_size: tuple[int, int] | None = None
+    """Height and width of the frames it sees; None: the same as the world model."""
+    latent_action_slot: int | None = None
+    """First column of latent actions in the world model's wide action, as published; None: they are its action."""
+    text_tokens: int | None = None
+    """Tokens of the constant text that the world model sees."""
     world_model: DiTConfig
     """The world model's network."""
     pretraining: WorldModelTraining
@@ -63,16 +73,22 @@ class Preset:
         wanted = {
             "world_model.latent_channels": (self.world_model.latent_channels, self.tokenizer.latent_channels),
             "world_model.actions_per_latent": (self.world_model.actions_per_latent, self.tokenizer.temporal_factor),
-            "world_model.action_dim": (self.world_model.action_dim, self.latent_action.latent_dim),
         }
+        if self.latent_action_slot is None:
+            wanted["world_model.action_dim"] = (self.world_model.action_dim, self.latent_action.latent_dim)
         for name, (found, expected) in wanted.items():
             if found != expected:
                 raise ConfigError(f"{name} must be {expected} to fit the stages before it, got {found}")
         step = self.tokenizer.spatial_factor * self.world_model.patch_size
-        if any(side % step or side % self.latent_action.patch_size for side in self.size):
+        seen = self.latent_action_size or self.size
+        if any(side % step for side in self.size) or any(side % self.latent_action.patch_size for side in seen):
             raise ConfigError(
-                f"height and width {self.size} must divide by {step} (tokenizer factor times DiT patch) and by "
+                f"height and width {self.size} must divide by {step} (tokenizer factor times DiT patch), and {seen} by "
                 f"{self.latent_action.patch_size} (latent action patch)"
+            )
+        if self.clip_frames is not None and (self.clip_frames - 1) % self.tokenizer.temporal_factor:
+            raise ConfigError(
+                f"clip_frames must be 1 + a multiple of {self.tokenizer.temporal_factor}, got {self.clip_frames}"
             )
         if not 0 <= self.human_share < 1:
             raise ConfigError(f"human_share must lie in [0, 1), got {self.human_share}")

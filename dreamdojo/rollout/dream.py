@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from dreamdojo.tokenizer.protocol import CausalState, VideoTokenizer
 from dreamdojo.world_model.model import WorldModel
 from dreamdojo.world_model.sample import CausalSampler, ChunkSampler, RolloutState, SamplerConfig
 
-Draw = Callable[[tuple[int, ...]], Tensor]
+Draw = Callable[[tuple[int, int, int, int, int]], Tensor]
 """Gives noise of a shape `b t c h w`."""
 
 CLIP_LATENTS = 4
@@ -43,38 +42,29 @@ class DreamState(Protocol):
         ...
 
 
+State = TypeVar("State", bound=DreamState)
+
+
 @runtime_checkable
-class Dream(Protocol):
+class Dream(Protocol[State]):
     """A video that a model continues. Frames are `b t c h w` in [-1, 1], chunks `b n kl` as the DiT takes them."""
 
-    @property
-    def chunks_per_step(self) -> int:
-        """Action chunks (latent frames) of one step."""
-        ...
+    sampler_config: SamplerConfig
+    """How the model is sampled."""
+    chunks_per_step: int
+    """Action chunks (latent frames) of one step."""
 
-    @property
-    def model(self) -> WorldModel:
-        """The model that dreams."""
-        ...
-
-    @property
-    def sampler_config(self) -> SamplerConfig:
-        """How it is sampled."""
-        ...
-
-    def start(self, frame: Float[Tensor, "b 1 c h w"]) -> DreamState:
+    def start(self, frame: Float[Tensor, "b 1 c h w"]) -> State:
         """Begin at a real frame."""
         ...
 
-    def observe(
-        self, state: DreamState, frames: Float[Tensor, "b t c h w"], chunks: Float[Tensor, "b n kl"]
-    ) -> DreamState:
+    def observe(self, state: State, frames: Float[Tensor, "b t c h w"], chunks: Float[Tensor, "b n kl"]) -> State:
         """Go on with real frames that the chunks led to."""
         ...
 
     def step(
-        self, state: DreamState, chunks: Float[Tensor, "b n kl"], draw: Draw
-    ) -> tuple[Float[Tensor, "b t c h w"], DreamState]:
+        self, state: State, chunks: Float[Tensor, "b n kl"], draw: Draw
+    ) -> tuple[Float[Tensor, "b t c h w"], State]:
         """The frames that the chunks lead to."""
         ...
 
@@ -100,10 +90,10 @@ class FrameState:
 class CausalDream:
     """A causal model and a tokenizer, one latent frame per step."""
 
-    chunks_per_step = 1
+    chunks_per_step: int = 1
 
     def __init__(self, model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig) -> None:
-        self.model, self.sampler_config, self._tokenizer = model, sampler, tokenizer
+        self.sampler_config, self._tokenizer = sampler, tokenizer
         self._sampler = CausalSampler(model, sampler, model.config.dit.window)
 
     def start(self, frame: Float[Tensor, "b 1 c h w"]) -> FrameState:
@@ -130,7 +120,8 @@ class CausalDream:
     ) -> tuple[Float[Tensor, "b t c h w"], FrameState]:
         """Predict one latent frame and decode it."""
         latent = state.rollout.last
-        noise = draw((len(latent), 1, *latent.shape[1:]))[:, 0]
+        b, c, h, w = latent.shape
+        noise = draw((b, 1, c, h, w))[:, 0]
         rollout = self._sampler.step(state.rollout, chunks[:, 0], noise)
         frames, decoder = self._tokenizer.decode(rollout.last[:, None], state.decoder)
         return frames, FrameState(rollout, state.encoder, decoder)
@@ -159,10 +150,10 @@ class ClipDream:
     repeats the given one, is dropped, and all others are kept (docs/faults.md, 5).
     """
 
-    chunks_per_step = CLIP_LATENTS - 1
+    chunks_per_step: int = CLIP_LATENTS - 1
 
     def __init__(self, model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig) -> None:
-        self.model, self.sampler_config, self._tokenizer = model, sampler, tokenizer
+        self.sampler_config, self._tokenizer = sampler, tokenizer
         self._sampler = ChunkSampler(model, sampler)
 
     def start(self, frame: Float[Tensor, "b 1 c h w"]) -> ClipState:
@@ -181,13 +172,14 @@ class ClipDream:
         """Predict a clip."""
         given, _ = self._tokenizer.encode(state.frame)
         given = given.float()
-        noise = draw((len(given), CLIP_LATENTS, *given.shape[2:]))
+        b, _, c, h, w = given.shape
+        noise = draw((b, CLIP_LATENTS, c, h, w))
         latents = self._sampler.predict(given, chunks, noise)
         frames, _ = self._tokenizer.decode(latents)
         return frames[:, 1:], ClipState(from_pixels(to_pixels(frames[:, -1:])))
 
 
-def dream_of(model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig) -> CausalDream | ClipDream:
+def dream_of(model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig) -> Dream[Any]:
     """Frame by frame where the model is causal, else clip by clip."""
     return (CausalDream if model.config.dit.causal else ClipDream)(model, tokenizer, sampler)
 

@@ -23,6 +23,7 @@ from dreamdojo.tokenizer.model import from_pixels, to_pixels
 from dreamdojo.tokenizer.protocol import VideoTokenizer
 from dreamdojo.training.checkpoint import from_plain, load_model, read_about
 from dreamdojo.training.device import Compute, Device, choose_compute
+from dreamdojo.video import Size, resize
 from dreamdojo.world import Observation, Prediction
 from dreamdojo.world_model.model import WorldModel
 from dreamdojo.world_model.sample import SamplerConfig, published_noise
@@ -235,7 +236,7 @@ class Session:
     def _draw(self, moment: _Moment) -> Draw:
         """Noise of the session's seed; that of the published scripts where their clips are to be reproduced."""
 
-        def draw(shape: tuple[int, ...]) -> Tensor:
+        def draw(shape: tuple[int, int, int, int, int]) -> Tensor:
             if self._model.config.reference_compatible and not self._model.config.dit.causal:
                 return published_noise(self._seed + moment.num_actions, shape).to(self._compute.device)
             return torch.randn(shape, generator=self._generator).to(self._compute.device)
@@ -259,6 +260,15 @@ class Session:
         if moment is None:
             raise ConfigError("the session has no frame yet: call reset(observation) first")
         return moment
+
+
+def observation(frame: np.ndarray, state: np.ndarray | None, size: Size) -> Observation:
+    """One frame `h w 3` uint8 of any size, centre-cropped and resized to the model's, and the state `(s,)`."""
+    picture = torch.from_numpy(resize(frame[None], size)).permute(0, 3, 1, 2)[None]
+    return Observation(
+        frames={CAMERA: picture},
+        state=None if state is None else torch.from_numpy(np.asarray(state, np.float32))[None, None],
+    )
 
 
 def load_session(
@@ -285,7 +295,6 @@ def load_session(
         CheckpointError: if the checkpoint is not whole.
         ConfigError: if the embodiment is unknown or must be named.
     """
-    stored = (folder / "model.safetensors").stat().st_size if (folder / "model.safetensors").exists() else 0
     model = load_model(folder, WorldModel)
     tokenizer = load_tokenizer(_tokenizer_folder(folder), tile=tile)
     bodies = {body.name: body for body in model.config.embodiments}

@@ -43,13 +43,6 @@ class StudentTraining:
     huber: float = 0.1
     """Where the loss turns from quadratic to linear, in units of the latent's standard deviation."""
 
-    def __post_init__(self) -> None:
-        if self.teacher.steps % self.sampler.steps:
-            raise ConfigError(
-                "the teacher's steps must be a multiple of the student's, so that their levels meet: "
-                f"got {self.teacher.steps} and {self.sampler.steps}"
-            )
-
 
 def distil(
     teacher: WorldModel,
@@ -66,6 +59,11 @@ def distil(
     teacher = teacher.to(compute.device).eval()
     if teacher.config.dit.prediction != "clean" or not teacher.config.dit.causal:
         raise ConfigError("consistency distillation needs a causal teacher that predicts the clean latent")
+    if training.teacher.steps % training.sampler.steps:
+        raise ConfigError(
+            "the teacher's steps must be a multiple of the student's, so that their levels meet: "
+            f"got {training.teacher.steps} and {training.sampler.steps}"
+        )
     student = WorldModel(teacher.config)
     student.load_state_dict(teacher.state_dict())
     for parameter in student.adapters.parameters():

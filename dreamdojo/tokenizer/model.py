@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.tokenizer.protocol import CausalState
+from dreamdojo.training.hub import Pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ class CausalTimeConv(nn.Module):
         return x + mixed, padded[:, -2:]
 
 
-class Tokenizer(nn.Module):
+class Tokenizer(Pretrained):
     """Frames in [-1, 1] to latent frames and back."""
 
     latent_mean: Tensor

@@ -81,8 +81,8 @@ class TiledTokenizer(nn.Module):
                 raise ConfigError(f"{name} must be a positive multiple of the spatial factor {factor}, got {value}")
         if 3 * overlap > tile:
             raise ConfigError(
-                f"overlap must be at most a third of the tile: got overlap={overlap}, tile={tile}. Choose an overlap of "
-                f"{tile // (3 * factor) * factor} or less, or a larger tile."
+                f"overlap must be at most a third of the tile: got overlap={overlap}, tile={tile}. Choose an overlap "
+                f"of {tile // (3 * factor) * factor} or less, or a larger tile."
             )
         self.tokenizer = tokenizer
         self.tile = tile

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dreamdojo.dataset.windows import Arrays, Source, Windows, WindowSampler
 from dreamdojo.tokenizer.model import Tokenizer, TokenizerConfig, from_pixels
+from dreamdojo.tokenizer.protocol import VideoTokenizer
 from dreamdojo.training.checkpoint import load_model, read_about, save_model
 from dreamdojo.training.device import Compute
 from dreamdojo.training.fit import FitConfig, TrainingState, fit, is_finished
@@ -117,12 +118,12 @@ def measure_statistics(model: Tokenizer, batches: Callable[[int], Windows], comp
 
 
 @torch.no_grad()
-def encode_episode(model: Tokenizer, frames: np.ndarray, compute: Compute, chunk: int = 64) -> np.ndarray:
+def encode_episode(model: VideoTokenizer, frames: np.ndarray, compute: Compute, chunk: int = 64) -> np.ndarray:
     """All latent frames of one episode: uint8 `t c h w` -> float16 `tl cl hl wl`; streams, so memory stays small.
 
     Frames after the last whole group of `k` are left out.
     """
-    k = model.config.temporal_factor
+    k = model.temporal_factor
     usable = 1 + (len(frames) - 1) // k * k
     parts, state, start = [], None, 0
     while start < usable:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.tokenizer.protocol import CausalState
+from dreamdojo.training.hub import Pretrained
 
 # fmt: off
 WAN_LATENT_MEAN = (
@@ -64,10 +65,22 @@ class WanConfig:
                 f"multipliers={self.multipliers}, got temporal_down={self.temporal_down}"
             )
         if self.width % 2:
-            raise ConfigError(f"width must be even, as the decoder halves it when it doubles the sides; got {self.width}")
+            raise ConfigError(
+                f"width must be even, as the decoder halves it when it doubles the sides; got {self.width}"
+            )
         for name in ("width", "latent_channels", "blocks"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def spatial_factor(self) -> int:
+        """How many times smaller a latent frame's sides are."""
+        return 2 ** len(self.temporal_down)
+
+    @property
+    def temporal_factor(self) -> int:
+        """`k`, the frames of one latent frame after the first."""
+        return 2 ** sum(self.temporal_down)
 
 
 class TimeConv(nn.Module):
@@ -78,9 +91,7 @@ class TimeConv(nn.Module):
         super().__init__()
         self.kept = kept
         self.padding = (kernel[1] // 2, kernel[2] // 2)
-        # Shaped as every 3-D convolution, but laid out so that its taps are one channels-last 2-D kernel without a copy.
-        time, height, width = kernel
-        self.weight = nn.Parameter(torch.empty(after, height, width, time, before).permute(0, 4, 3, 1, 2))
+        self.weight = nn.Parameter(torch.empty(after, before, *kernel))
         self.bias = nn.Parameter(torch.empty(after))
         bound = 1 / math.sqrt(before * math.prod(kernel))
         nn.init.uniform_(self.weight, -bound, bound)
@@ -93,6 +104,11 @@ class TimeConv(nn.Module):
         seen = (*memory.get(self, ()), x)
         memory[self] = seen[-self.kept :]
         return self.mix(seen)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        after, before, *kernel = self.weight.shape
+        return f"{before}, {after}, kernel={tuple(kernel)}, kept={self.kept}"
 
     def mix(self, frames: tuple[Tensor, ...]) -> Tensor:
         """One output frame from the last frames `b c h w`, the newest at the end; missing ones are zeros."""
@@ -302,7 +318,7 @@ class Decoder(nn.Module):
             yield from self._rise(frame, memory, level + 1)
 
 
-class WanTokenizer(nn.Module):
+class WanTokenizer(Pretrained):
     """Frames in [-1, 1] to latent frames and back; satisfies `dreamdojo.tokenizer.protocol.VideoTokenizer`.
 
     Computes in the precision of its weights; latents and frames are float32.
@@ -331,12 +347,12 @@ class WanTokenizer(nn.Module):
     @property
     def spatial_factor(self) -> int:
         """How many times smaller a latent frame's sides are."""
-        return 2 ** len(self.config.temporal_down)
+        return self.config.spatial_factor
 
     @property
     def temporal_factor(self) -> int:
         """`k`, the frames of one latent frame after the first."""
-        return 2 ** sum(self.config.temporal_down)
+        return self.config.temporal_factor
 
     def num_latents(self, num_frames: int) -> int:
         """Latent frames of a whole video of `num_frames`."""
@@ -431,8 +447,8 @@ def _remember(coder: nn.Module, state: CausalState | None, first: Tensor, what: 
     if len(state) != expected or state[0].shape != first.shape:
         found = f"{len(state)} tensors" + (f", the first {tuple(state[0].shape)}" if state else "")
         raise DataError(
-            f"expected a state of {expected} tensors that continues {what} {tuple(first.shape)}, found {found}. Give the "
-            "state that the same method returned for the same video, or None to start a new one."
+            f"expected a state of {expected} tensors that continues {what} {tuple(first.shape)}, found {found}. Give "
+            "the state that the same method returned for the same video, or None to start a new one."
         )
     remaining = iter(state)
     return {module: tuple(next(remaining) for _ in range(module.kept)) for module in modules}

@@ -225,7 +225,7 @@ def noting_stops(processes: Processes) -> Iterator[Callable[[], bool]]:
 
     def note(number: int, _: object) -> None:
         if asked and number == signal.SIGINT and not processes.several:
-            raise KeyboardInterrupt
+            raise SystemExit(130)
         asked.append(number)
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals

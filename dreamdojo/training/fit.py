@@ -180,53 +180,56 @@ def fit(
     done = run.load()
     if done < config.steps and processes.is_main:
         report(done, config.steps, "resumed" if done else "")
-    with ExitStack() as during:
-        if config.checkpoint_activations and isinstance(model, HasShards):
-            during.enter_context(checkpoint_activations(model.shards().blocks))
-        asked_to_stop = during.enter_context(noting_stops(processes))
-        for index in range(done, config.steps):
-            if index == stop_at:
-                run.save(done)
-                raise KeyboardInterrupt
-            started = time.monotonic()
+    try:
+        with ExitStack() as during:
+            if config.checkpoint_activations and isinstance(model, HasShards):
+                during.enter_context(checkpoint_activations(model.shards().blocks))
+            asked_to_stop = during.enter_context(noting_stops(processes))
+            for index in range(done, config.steps):
+                if index == stop_at:
+                    raise KeyboardInterrupt
+                started = time.monotonic()
 
-            # forward and backward
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate_at(index)
-            optimizer.zero_grad(set_to_none=True)
-            rows = []
-            for micro in mine:
-                number = index * config.micro_batches + micro
-                generator = torch.Generator(compute.device).manual_seed(config.seed * 1_000_003 + number)
-                batch = batches(number)
-                with compute.autocasting():
-                    loss, metrics = step(batch, TrainingState(index, generator, averaged))
-                (loss / len(mine)).backward()
-                rows.append({name: value.detach() for name, value in metrics.items()} | {"loss": loss.detach()})
-            average_gradients(model, processes)
-            norm = clip_gradients(model, config.gradient_clip, processes).item()
-            row, stopping = _agree(rows, asked_to_stop(), processes)
+                # forward and backward
+                for group in optimizer.param_groups:
+                    group["lr"] = config.learning_rate_at(index)
+                optimizer.zero_grad(set_to_none=True)
+                rows = []
+                for micro in mine:
+                    number = index * config.micro_batches + micro
+                    generator = torch.Generator(compute.device).manual_seed(config.seed * 1_000_003 + number)
+                    batch = batches(number)
+                    with compute.autocasting():
+                        loss, metrics = step(batch, TrainingState(index, generator, averaged))
+                    (loss / len(mine)).backward()
+                    rows.append({name: value.detach() for name, value in metrics.items()} | {"loss": loss.detach()})
+                average_gradients(model, processes)
+                norm = clip_gradients(model, config.gradient_clip, processes).item()
+                row, stopping = _agree(rows, asked_to_stop(), processes)
 
-            # stop before the update
-            if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
-                raise TrainingDiverged(
-                    f"step {index}: loss {row['loss']:.4g}, gradient norm {norm:.4g}. The weights are those of "
-                    f"before this step. Lower the learning rate (now {config.learning_rate_at(index):.2g}) or look "
-                    "at the batch."
-                )
-            optimizer.step()
-            _average(model, averaged, min(config.ema_decay, (1 + index) / (10 + index)))
-            done = index + 1
+                # stop before the update
+                if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
+                    raise TrainingDiverged(
+                        f"step {index}: loss {row['loss']:.4g}, gradient norm {norm:.4g}. The weights are those of "
+                        f"before this step. Lower the learning rate (now {config.learning_rate_at(index):.2g}) or look "
+                        "at the batch."
+                    )
+                optimizer.step()
+                _average(model, averaged, min(config.ema_decay, (1 + index) / (10 + index)))
+                done = index + 1
 
-            # once in a while: log and save
-            if (done % config.log_every == 0 or done == config.steps) and processes.is_main:
-                row |= {"gradient_norm": norm, "seconds": time.monotonic() - started}
-                _log(folder, done, row, trackers)
-                report(done, config.steps, f"loss {row['loss']:.4f}")
-            if stopping or (done % config.save_every == 0 and done < config.steps):
-                run.save(done)
-            if stopping:
-                raise KeyboardInterrupt
+                # once in a while: log and save
+                if (done % config.log_every == 0 or done == config.steps) and processes.is_main:
+                    row |= {"gradient_norm": norm, "seconds": time.monotonic() - started}
+                    _log(folder, done, row, trackers)
+                    report(done, config.steps, f"loss {row['loss']:.4f}")
+                if stopping:
+                    raise KeyboardInterrupt
+                if done % config.save_every == 0 and done < config.steps:
+                    run.save(done)
+    except KeyboardInterrupt:  # only raised above, between two steps
+        run.save(done)
+        raise
     run.save(done)
     for name, value in trained_weights(model).items():
         local(value).copy_(local(averaged[name]))

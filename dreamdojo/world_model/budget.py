@@ -1,7 +1,7 @@
 """What a world model costs: parameters, memory and arithmetic, counted on the meta device without any weights.
 
-Parameters and floating-point operations are exact counts (a multiply-add is two operations). Activations are an estimate
-of the largest set of tensors that live at once; benchmarks measure the truth.
+Parameters and floating-point operations are exact counts (a multiply-add is two operations). Activations are an
+estimate of the largest set of tensors that live at once; benchmarks measure the truth.
 """
 
 from __future__ import annotations
@@ -89,5 +89,7 @@ def training_bytes(
     """
     tokens = batch_size * frames * grid.tokens(config)
     whole_block = tokens * config.dim * 60
-    kept = tokens * config.dim * 2 * config.num_blocks + whole_block if checkpointed else whole_block * config.num_blocks
+    kept = (
+        tokens * config.dim * 2 * config.num_blocks + whole_block if checkpointed else whole_block * config.num_blocks
+    )
     return trained * TRAINING_BYTES + frozen * 2 + kept

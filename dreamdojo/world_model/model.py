@@ -22,6 +22,7 @@ from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.errors import ConfigError
 from dreamdojo.nn.init import init_linear
 from dreamdojo.training.distributed import Shards
+from dreamdojo.training.hub import Pretrained
 from dreamdojo.world_model.dit import DiT, DiTConfig
 
 LATENT_ACTION = "latent_action"
@@ -108,7 +109,7 @@ def place_in_slot(chunk: Float[Tensor, "*b ka"], k: int, slot: int, width: int) 
     return nn.functional.pad(actions, (slot, width - slot - actions.shape[-1])).flatten(-2)
 
 
-class WorldModel(nn.Module):
+class WorldModel(Pretrained):
     """The DiT, the adapters in front of it, the statistics of latent actions, and the text that it always sees."""
 
     latent_action_mean: Tensor
@@ -163,10 +164,10 @@ class WorldModel(nn.Module):
         weights were trained with the first columns of the first action overwritten by it (docs/faults.md, 3).
         """
         k = self.config.dit.actions_per_latent
-        if embodiment == LATENT_ACTION and self.config.latent_action_slot is None:
-            return (chunk - self.latent_action_mean.repeat(k)) / self.latent_action_std.repeat(k)
         if embodiment == LATENT_ACTION:
-            return place_in_slot(chunk, k, self.config.latent_action_slot, self.config.dit.action_dim)
+            if self.config.latent_action_slot is not None:
+                return place_in_slot(chunk, k, self.config.latent_action_slot, self.config.dit.action_dim)
+            return (chunk - self.latent_action_mean.repeat(k)) / self.latent_action_std.repeat(k)
         placed = self.adapter(embodiment)(chunk)
         if self.config.reference_compatible and state is not None:
             placed = placed.clone()

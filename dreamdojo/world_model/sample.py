@@ -1,9 +1,9 @@
 """Sampling from the world model: a whole clip at once, or frame by frame with a rolling cache of keys and values.
 
 `ChunkSampler` is the published teacher: it attends to all frames at once, so a clip is denoised together.
-`CausalSampler` predicts one latent frame at a time. A frame costs `steps` passes that denoise it (the cache is read) and
-one that commits it (the cache is written). The cache holds keys before rotary positions, and positions are relative to
-the window, so a rollout has no greatest length; attention sees differences of positions only, so this equals the
+`CausalSampler` predicts one latent frame at a time. A frame costs `steps` passes that denoise it (the cache is read)
+and one that commits it (the cache is written). The cache holds keys before rotary positions, and positions are relative
+to the window, so a rollout has no greatest length; attention sees differences of positions only, so this equals the
 published absolute positions.
 """
 
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreamdojo.errors import ConfigError
-from dreamdojo.flow.rectified import sigma_schedule
+from dreamdojo.flow.rectified import euler, sigma_schedule
 from dreamdojo.flow.trigflow import angle_of_sigma, precondition, round_bfloat16
 from dreamdojo.flow.unipc import unipc, unipc_schedule
 from dreamdojo.world_model.dit import KeyValue
@@ -261,13 +261,10 @@ class ChunkSampler:
 
         seen: list[float] = []
         if self.sampler.solver == "euler":
-            levels = sigma_schedule(self.sampler.steps, self.sampler.shift).tolist()
-            x = noise
-            for sigma, following in zip(levels[:-1], levels[1:], strict=True):
-                x = x + (following - sigma) * velocity(x, sigma)
-            return x
+            return euler(velocity, noise, sigma_schedule(self.sampler.steps, self.sampler.shift))
         schedule = unipc_schedule(self.sampler.steps, self.sampler.shift)
-        sigmas, times = schedule.sigma.tolist(), schedule.time.tolist()
+        sigmas: list[float] = schedule.sigma.tolist()
+        times: list[float] = schedule.time.tolist()
         return unipc(lambda x, index: x - sigmas[index] * velocity(x, times[index]), noise, schedule)
 
     def _velocity(self, shown: Tensor, level: Tensor, chunk: Tensor, is_given: Tensor, *, dropped: bool) -> Tensor:

@@ -25,8 +25,8 @@ from dreamdojo.training.device import Compute
 from dreamdojo.training.fit import FitConfig, TrainingState, fit
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.training.trackers import Tracker
-from dreamdojo.world_model.losses import flow_loss
 from dreamdojo.world_model.dit import DiTConfig
+from dreamdojo.world_model.losses import flow_loss
 from dreamdojo.world_model.model import WorldModel
 
 

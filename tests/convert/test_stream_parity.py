@@ -27,7 +27,14 @@ def published_student(oracle: dict, case: str, *, reference_compatible: bool) ->
     )
     weight, bias = published.pop("text_projection.0.weight"), published.pop("text_projection.0.bias")
     dit = DiTConfig(
-        latent_channels=16, dim=64, num_heads=4, num_blocks=2, action_dim=16, modulation_rank=16, text_dim=32, causal=True
+        latent_channels=16,
+        dim=64,
+        num_heads=4,
+        num_blocks=2,
+        action_dim=16,
+        modulation_rank=16,
+        text_dim=32,
+        causal=True,
     )
     model = WorldModel(
         WorldModelConfig(

@@ -66,10 +66,13 @@ def test_every_published_entry_has_one_name_of_ours_and_every_weight_of_ours_a_p
     assert len(ours) == len(state) == 194
     model = WanTokenizer(WanConfig(width=8, latent_channels=4))
     assert {name: value.shape for name, value in ours.items()} == {n: p.shape for n, p in model.named_parameters()}
+    back = names.to_published(ours, prefix=names.WAN_PREFIX, names=names.WAN_NAMES)
+    assert back.keys() == state.keys() and all(back[name] is value for name, value in state.items())
     for name in state:
         assert sum(bool(re.fullmatch(pattern, name)) for pattern, _ in names.WAN_NAMES) == 1, name
 
 
 def test_an_entry_of_another_layout_is_refused():
+    foreign = {"encoder.downsamples.2.residual.0.gamma": torch.ones(1)}  # a resampler stands there
     with pytest.raises(CheckpointError, match="not part of the published layout"):
-        names.from_published({"encoder.downsamples.2.residual.0.gamma": torch.ones(1)}, prefix="", names=names.WAN_NAMES)
+        names.from_published(foreign, prefix=names.WAN_PREFIX, names=names.WAN_NAMES)

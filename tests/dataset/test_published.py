@@ -477,7 +477,7 @@ def test_a_stage_gives_relative_actions_from_the_first_on(datasets: dict[str, Da
     writer.write(1, np.zeros((num_latents, 1, 2, 2), np.float16))
     writer.close()
     latents = open_cache(tmp_path / "latents", key)
-    episode = stages.robot_episode(run, Episodes(dataset=dataset, indices=(1,)), latents, 1)
+    [episode] = stages.robot_episodes(run, Episodes(dataset=dataset, indices=(1,)), latents, 1, body)
     chunks = episode["chunk"].reshape(num_latents, k, 22)
     assert not chunks[0].any() and not chunks[1, 0].any() and chunks[2].any()
     normal = [slow_normal(body.action, action_value, 2 * row) for row in range(28)]

@@ -16,7 +16,7 @@ from dreamdojo.training.distributed import Processes
 from dreamdojo.training.fit import fit, is_finished
 from dreamdojo.world_model.model import WorldModel
 from tests.tiny import CPU, tiny_world_model
-from tests.training.two_processes import FIT, train
+from tests.training.two_processes import FIT, train, train_small_addition, train_student
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +42,33 @@ def rows(folder):
     return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
 
 
+def assert_same_weights(a, b, file="model.safetensors"):
+    expected, found = (load_file(folder / file) for folder in (a, b))
+    assert list(expected) == list(found)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
 def test_two_processes_compute_what_one_does(runs, one):
     alone, together = rows(one), rows(runs / "two")
     assert len(alone) == len(together) == FIT.steps
     assert min(row["gradient_norm"] for row in alone) > FIT.gradient_clip
     for a, b in zip(alone, together, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
-    expected, found = (load_file(folder / "model.safetensors") for folder in (one, runs / "two"))
-    assert list(expected) == list(found)
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+    assert_same_weights(one, runs / "two")
     assert load_model(runs / "two", WorldModel).config == load_model(one, WorldModel).config
+
+
+def test_the_students_targets_are_of_the_averaged_weights_in_two_processes_too(runs, tmp_path):
+    train_student(tmp_path)
+    assert_same_weights(tmp_path, runs / "student")
+
+
+def test_two_processes_train_a_lora_as_one_does(runs, tmp_path):
+    pytest.importorskip("peft", reason='LoRA needs peft: pip install "dreamdojo[lora]"')
+    train_small_addition(tmp_path)
+    assert_same_weights(tmp_path, runs / "lora")
+    assert_same_weights(tmp_path, runs / "lora", "lora.safetensors")
 
 
 def test_a_signal_to_one_process_stops_both_after_the_same_step_and_they_resume(runs):
@@ -67,9 +83,7 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step_and_they_resume(
 def test_one_process_goes_on_with_the_state_of_two(runs, one):
     train(runs / "regrouped")
     assert not (runs / "regrouped" / "state").exists() and (runs / "regrouped" / "state.pt").exists()
-    expected, found = (load_file(folder / "model.safetensors") for folder in (one, runs / "regrouped"))
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+    assert_same_weights(one, runs / "regrouped")
 
 
 def test_a_state_of_other_batches_or_cut_short_is_refused(runs):

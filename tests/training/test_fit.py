@@ -1,5 +1,6 @@
 import errno
 import json
+import signal
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from dreamdojo import files
 from dreamdojo.errors import CheckpointError, DataError, TrainingDiverged
 from dreamdojo.training import checkpoint
 from dreamdojo.training.fit import FitConfig, fit, is_finished
+from dreamdojo.training.resume import saved_step
 from dreamdojo.world_model.train import WorldModelTraining, train_world_model
 from tests.tiny import CPU, latent_source, tiny_world_model
 
@@ -99,6 +101,21 @@ def test_a_world_model_resumes_bit_for_bit(tmp_path):
         states.append(model.state_dict())
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name])
+
+
+def test_ctrl_c_stops_after_a_whole_step_and_saves_it(tmp_path):
+    model, before = Line(), signal.getsignal(signal.SIGINT)
+    step = step_of(model)
+
+    def interrupted(batch, state):
+        if state.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return step(batch, state)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, interrupted, batches, config=config(), folder=tmp_path, compute=CPU)
+    assert saved_step(tmp_path) == 4
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def stopper(at):

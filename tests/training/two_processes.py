@@ -1,4 +1,4 @@
-"""What `test_distributed.py` runs under torchrun: the loop with a divided model, whole, stopped, and resumed.
+"""What `test_distributed.py` runs under torchrun: the loop with a divided model, whole, stopped and resumed.
 
 python -m torch.distributed.run --nproc-per-node 2 -m tests.training.two_processes FOLDER
 """
@@ -9,13 +9,17 @@ import shutil
 import signal
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from dreamdojo.errors import TrainingDiverged
+from dreamdojo.student.distill import StudentTraining, distil
 from dreamdojo.training.device import join_processes
 from dreamdojo.training.fit import FitConfig, fit
+from dreamdojo.world_model.lora import LoRAConfig, train_lora
+from dreamdojo.world_model.sample import SamplerConfig
 from dreamdojo.world_model.train import WorldModelTraining, train_world_model
 from tests.tiny import CPU, latent_source, tiny_world_model
 
@@ -32,13 +36,26 @@ FIT = FitConfig(
 
 
 def train(folder, compute=CPU, fit=FIT, before_forward=None):
-    """A tiny world model on two bodies, the second of which is in some micro-batches only."""
-    sources = [latent_source(), replace(latent_source(name="pusher", seed=1), weight=0.3)]
+    """A tiny world model on two bodies, the second of which is in some micro-batches, and some steps, only."""
+    sources = [latent_source(), replace(latent_source(name="pusher", seed=1), weight=0.1)]
     training = WorldModelTraining(fit=fit, latent_frames=3, context_noise=0.1, emphasis=1.0)
     model = tiny_world_model(dim=36)  # two processes cannot halve all of its tensors
     if before_forward is not None:
         model.dit.register_forward_pre_hook(before_forward)
     return train_world_model(model, training, sources, folder, compute=compute)
+
+
+def train_student(folder, compute=CPU):
+    training = StudentTraining(fit=FIT, sampler=SamplerConfig(steps=2), teacher=SamplerConfig(steps=8))
+    data = WorldModelTraining(fit=FIT, latent_frames=3)
+    distil(tiny_world_model(), training, data, [latent_source()], folder, compute=compute)
+
+
+def train_small_addition(folder, compute=CPU):
+    torch.manual_seed(1)
+    training = WorldModelTraining(fit=FIT, latent_frames=3)
+    sources = [latent_source(name="pusher")]
+    train_lora(tiny_world_model(), training, sources, folder, lora=LoRAConfig(rank=2, alpha=4.0), compute=compute)
 
 
 def stop_in_the_third_step(process):
@@ -78,6 +95,9 @@ def main(folder: Path) -> None:
         shutil.copytree(folder / "parts", folder / "regrouped")
     processes.wait()
     train(folder / "parts", compute)
+    train_student(folder / "student", compute)
+    if find_spec("peft"):
+        train_small_addition(folder / "lora", compute)
     try:
         train_until_one_loss_is_not_finite(folder / "diverged", compute)
     except TrainingDiverged as error:

@@ -6,24 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dreamdojo.apps.play.server import serve
 from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start
 from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import resample
-from dreamdojo.rollout.session import CAMERA, Session
-from dreamdojo.video import Size, resize
+from dreamdojo.rollout.session import CAMERA, Session, observation
+from dreamdojo.video import Size
 from dreamdojo.world import Observation
-
-
-def observation(frame: np.ndarray, state: np.ndarray | None, size: Size) -> Observation:
-    """One frame `h w 3` uint8 of any size, centre-cropped and resized to the model's, and the state `(s,)`."""
-    picture = torch.from_numpy(resize(frame[None], size)).permute(0, 3, 1, 2)[None]
-    return Observation(
-        frames={CAMERA: picture},
-        state=None if state is None else torch.from_numpy(np.asarray(state, np.float32))[None, None],
-    )
 
 
 def dataset_starts(dataset: Dataset, episodes: tuple[int, ...], camera: str | None, session: Session) -> list[Start]:

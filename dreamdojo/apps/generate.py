@@ -1,0 +1,113 @@
+"""Predict a recorded episode from its first frame and its actions, and lay the prediction beside the recording."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dreamdojo.dataset.read import Dataset
+from dreamdojo.dataset.resample import resample
+from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.files import write_json
+from dreamdojo.metrics import psnr, ssim, unit_range
+from dreamdojo.rollout.session import CAMERA, Session, observation
+from dreamdojo.training.progress import Report, silent
+from dreamdojo.video import encode, resize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """How close a prediction came to its recording; PSNR and SSIM are means over the predicted frames."""
+
+    frames: int
+    """Predicted frames; the given one is not among them and does not count."""
+    psnr: float
+    """dB."""
+    ssim: float
+    psnr_copy: float
+    """dB of repeating the given frame."""
+    ssim_copy: float
+    seconds: float
+    """Time of prediction, decoding included."""
+    frames_per_second: float
+
+
+def generate(
+    session: Session,
+    dataset: Dataset,
+    episode: int,
+    out: Path,
+    *,
+    camera: str | None = None,
+    start: int = 0,
+    frames: int | None = None,
+    seed: int = 0,
+    report: Report = silent,
+) -> Generated:
+    """Predict `frames` frames after frame `start` (at the model's rate) and write videos and `metrics.json` to `out`.
+
+    Every prediction follows from the first frame and the recorded actions alone.
+
+    Raises:
+        ConfigError: if the recording does not go on for one step of the model.
+        DataError: if the dataset has no actions.
+    """
+    recorded = resample(dataset, episode, session.fps)
+    if recorded.actions is None:
+        raise DataError(f"{dataset.root}: expected a robot dataset with an 'action' column, found none")
+    k = session.actions_per_step
+    there = len(recorded.actions) - start
+    steps = (there if frames is None else min(frames, there)) // k
+    if steps < 1:
+        raise ConfigError(
+            f"episode {episode} has {max(there, 0)} actions after frame {start} at {session.fps:g} per second, and "
+            f"{'all' if frames is None else frames} frames were asked for; one step of {session} takes {k}"
+        )
+    wanted = recorded.frame_indices[start : start + steps * k + 1]
+    truth = dataset.frames(episode, [int(index) for index in wanted], camera)
+    state = None if recorded.states is None else recorded.states[start]
+    session.reset(observation(truth[0], state, session.size), seed=seed)
+    actions = torch.from_numpy(recorded.actions[start : start + steps * k])[None].unflatten(1, (steps, k))
+    began = time.monotonic()
+    predicted = []
+    for index in range(steps):
+        predicted.append(session.step(actions[:, index]).frames[CAMERA][0])
+        report(index + 1, steps, "steps")
+    seconds = time.monotonic() - began
+    prediction = torch.cat(predicted)
+    true = torch.from_numpy(np.stack([resize(frame, session.size) for frame in truth])).permute(0, 3, 1, 2)
+    result = _score(prediction, true, seconds)
+    write_videos(out, prediction, true, session.fps)
+    write_json(out / "metrics.json", {"episode": episode, "start": start, "seed": seed, **asdict(result)})
+    return result
+
+
+def _score(prediction: torch.Tensor, true: torch.Tensor, seconds: float) -> Generated:
+    def mean(metric: Callable, frames: torch.Tensor) -> float:
+        pairs = zip(frames.split(8), true[1:].split(8), strict=True)
+        return float(torch.cat([metric(unit_range(a), unit_range(b)) for a, b in pairs]).mean())
+
+    copy = true[:1].expand(len(prediction), -1, -1, -1)
+    return Generated(
+        frames=len(prediction),
+        psnr=mean(psnr, prediction),
+        ssim=mean(ssim, prediction),
+        psnr_copy=mean(psnr, copy),
+        ssim_copy=mean(ssim, copy),
+        seconds=seconds,
+        frames_per_second=len(prediction) / seconds,
+    )
+
+
+def write_videos(out: Path, prediction: torch.Tensor, true: torch.Tensor, fps: float) -> None:
+    """`prediction.mp4`, which begins with the given frame, and `truth_prediction.mp4`, side by side."""
+    out.mkdir(parents=True, exist_ok=True)
+    shown = torch.cat([true[:1], prediction]).permute(0, 2, 3, 1).numpy()
+    beside = np.concatenate([true.permute(0, 2, 3, 1).numpy(), shown], axis=2)
+    encode(out / "prediction.mp4", shown, fps)
+    encode(out / "truth_prediction.mp4", beside, fps)
