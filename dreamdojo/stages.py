@@ -343,6 +343,7 @@ def posttrain_stage(run: Run, robot: Episodes, human: Episodes | None, *, lora_r
     model = load_model(run.folder / "pretrained", WorldModel)
     body = body_for(model, robot.dataset.embodiment)
     if body not in model.config.embodiments:
+        torch.manual_seed(preset.posttraining.fit.seed)
         model = model.with_embodiments(body)
     sources = [robot_source(run, robot, body, weight=1 - preset.human_share)]
     if human is not None and preset.human_share > 0:

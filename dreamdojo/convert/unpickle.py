@@ -106,6 +106,7 @@ _STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+_PRECISIONS = {str(dtype).removeprefix("torch."): dtype for dtype in _STORAGES.values()}
 
 
 class RestrictedUnpickler(pickle.Unpickler):
@@ -118,8 +119,8 @@ class RestrictedUnpickler(pickle.Unpickler):
         the same name elsewhere by setting attributes on it.
         """
         module = "builtins" if module == "__builtin__" else module
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
+        if module == "torch" and name in _PRECISIONS:
+            return _PRECISIONS[name]
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         if (module, name) in _FUNCTIONS:

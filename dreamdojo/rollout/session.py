@@ -23,6 +23,7 @@ from dreamdojo.tokenizer.model import from_pixels, to_pixels
 from dreamdojo.tokenizer.protocol import VideoTokenizer
 from dreamdojo.training.checkpoint import from_plain, load_model, read_about
 from dreamdojo.training.device import Compute, Device, choose_compute
+from dreamdojo.training.memory import require_memory
 from dreamdojo.video import Size, resize
 from dreamdojo.world import Observation, Prediction
 from dreamdojo.world_model.model import WorldModel
@@ -295,7 +296,14 @@ def load_session(
         CheckpointError: if the checkpoint is not whole.
         ConfigError: if the embodiment is unknown or must be named.
     """
-    model = load_model(folder, WorldModel)
+    weights = folder / "model.safetensors"
+    large = weights.exists() and weights.stat().st_size > LARGE_FILE
+    compute = choose_compute(device)
+    if large:
+        require_memory(
+            weights.stat().st_size, compute.device, what=f"the model in {folder}", advice="Use a machine with more."
+        )
+    model = load_model(folder, WorldModel, dtype=None if large else torch.float32)
     tokenizer = load_tokenizer(_tokenizer_folder(folder), tile=tile)
     bodies = {body.name: body for body in model.config.embodiments}
     if embodiment is None and len(bodies) != 1:
@@ -307,7 +315,7 @@ def load_session(
     if about is None:
         raise CheckpointError(f"{folder}/config.json does not say how to sample (about.sampler). Train it again.")
     sampler = from_plain(SamplerConfig, {**about, "steps": steps or about["steps"]})
-    return Session(model, tokenizer, sampler, embodiment=bodies[name], compute=choose_compute(device))
+    return Session(model, tokenizer, sampler, embodiment=bodies[name], compute=compute)
 
 
 def _tokenizer_folder(folder: Path) -> Path:

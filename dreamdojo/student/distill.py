@@ -12,7 +12,7 @@ teacher's schedule:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -108,7 +108,7 @@ def distil(
         config=training.fit,
         folder=folder,
         compute=compute,
-        about={"sampler": {"steps": training.sampler.steps, "shift": training.sampler.shift}},
+        about={"sampler": asdict(training.sampler)},
         trackers=trackers,
         report=report,
     )

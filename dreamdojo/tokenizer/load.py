@@ -8,6 +8,7 @@ from torch import nn
 
 from dreamdojo.errors import CheckpointError, ConfigError
 from dreamdojo.tokenizer.model import Tokenizer
+from dreamdojo.tokenizer.tiled import TiledTokenizer
 from dreamdojo.tokenizer.wan import WanTokenizer
 from dreamdojo.training.checkpoint import load_model, read_class
 
@@ -17,7 +18,7 @@ CLASSES: dict[str, type[nn.Module]] = {"Tokenizer": Tokenizer, "WanTokenizer": W
 def load_tokenizer(folder: Path, *, tile: int | None = None) -> nn.Module:
     """The `VideoTokenizer` in `folder`; one of Wan's class keeps the precision it is stored in.
 
-    With `tile` it works on overlapping tiles of that many pixels a side.
+    With `tile` it works on tiles of that many pixels a side, which overlap by about a quarter.
 
     Raises:
         CheckpointError: if the folder holds something else.
@@ -30,5 +31,8 @@ def load_tokenizer(folder: Path, *, tile: int | None = None) -> nn.Module:
         if tile is not None:
             raise ConfigError(f"{folder} holds the small tokenizer, which needs no tiles: leave the tile size out")
         return load_model(folder, Tokenizer)
-    tokenizer = load_model(folder, WanTokenizer)
-    return tokenizer
+    tokenizer = load_model(folder, WanTokenizer, dtype=None)
+    if tile is None:
+        return tokenizer
+    factor = tokenizer.spatial_factor
+    return TiledTokenizer(tokenizer, tile=tile, overlap=max(tile // (4 * factor), 1) * factor)

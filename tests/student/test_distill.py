@@ -25,7 +25,7 @@ def training(steps):
 def test_the_student_moves_towards_where_the_teachers_path_ends(tmp_path):
     teacher = tiny_world_model()
     student = distil(teacher, training(80), DATA, [latent_source(episodes=4)], tmp_path, compute=CPU)
-    assert read_about(tmp_path)["sampler"] == {"steps": 2, "shift": 5.0}
+    assert read_about(tmp_path)["sampler"] == {"steps": 2, "shift": 5.0, "solver": "euler", "guidance": 0.0}
 
     random = torch.Generator().manual_seed(0)
     start = torch.randn(16, 4, 4, 4, generator=random)
@@ -51,10 +51,12 @@ def test_the_teacher_and_the_students_adapters_are_left_alone(tmp_path):
         torch.testing.assert_close(value, teacher.adapters.state_dict()[name])
 
 
-def test_schedules_must_meet():
+def test_schedules_must_meet(tmp_path):
+    training = StudentTraining(
+        fit=FitConfig(steps=1, batch_size=1, learning_rate=1.0),
+        sampler=SamplerConfig(steps=3),
+        teacher=SamplerConfig(steps=8),
+    )
+    data = WorldModelTraining(fit=training.fit, latent_frames=2)
     with pytest.raises(ConfigError, match="got 8 and 3"):
-        StudentTraining(
-            fit=FitConfig(steps=1, batch_size=1, learning_rate=1.0),
-            sampler=SamplerConfig(steps=3),
-            teacher=SamplerConfig(steps=8),
-        )
+        distil(tiny_world_model(), training, data, [], tmp_path, compute=CPU)

@@ -5,7 +5,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.tokenizer.protocol import VideoTokenizer
 from dreamdojo.tokenizer.tiled import TiledTokenizer
-from dreamdojo.tokenizer.wan import WanConfig, WanTokenizer
+from dreamdojo.tokenizer.wan import Down, TimeConv, Up, WanConfig, WanTokenizer
 from tests.tiny import tiny_tokenizer
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
@@ -220,6 +220,33 @@ def test_what_does_not_fit_is_refused():
         WanConfig(width=3)
     with pytest.raises(ConfigError, match="blocks must be at least 1"):
         WanConfig(blocks=0)
+
+
+def test_a_frame_at_a_time_is_the_convolution_over_zeros_and_the_whole_video():
+    conv, x, memory = TimeConv(2, 5), torch.randn(2, 2, 4, 6, 8), {}
+    frames = torch.stack([conv(frame, memory) for frame in x.unbind(2)], dim=2)
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1, 2, 0))
+    torch.testing.assert_close(frames, torch.nn.functional.conv3d(padded, conv.weight, conv.bias), **CLOSE)
+
+
+def test_down_in_time_lets_frame_0_pass_and_joins_every_two_after_it_with_the_one_before():
+    down, x, memory = Down(2, in_time=True), torch.randn(1, 2, 5, 6, 8), {}
+    down.space = torch.nn.ZeroPad2d((0, -1, 0, -1))  # takes the padding off again
+    first, *later = [down(frame, memory) for frame in x.unbind(2)]
+    assert torch.equal(first, x[:, :, 0]) and later[0] is None and later[2] is None
+    expected = torch.nn.functional.conv3d(x, down.time.weight, down.time.bias, stride=(2, 1, 1))
+    torch.testing.assert_close(torch.stack(later[1::2], dim=2), expected, **CLOSE)
+
+
+def test_up_in_time_lets_frame_0_pass_and_forgets_it():
+    up, x, memory = Up(2, in_time=True), torch.randn(1, 2, 4, 6, 8), {}
+    up.space = torch.nn.Identity()
+    first, *later = [frame[..., ::2, ::2] for latent in x.unbind(2) for frame in up(latent, memory)]
+    assert torch.equal(first, x[:, :, 0]) and len(later) == 6
+    after = torch.nn.functional.pad(x[:, :, 1:], (0, 0, 0, 0, 2, 0))
+    pairs = torch.nn.functional.conv3d(after, up.time.weight, up.time.bias)
+    torch.testing.assert_close(torch.stack(later[0::2], dim=2), pairs[:, :2], **CLOSE)
+    torch.testing.assert_close(torch.stack(later[1::2], dim=2), pairs[:, 2:], **CLOSE)
 
 
 class Blocks:
