@@ -23,6 +23,7 @@ from dreamdojo.errors import ConfigError
 from dreamdojo.presets import NANO, PRESETS, Preset, find_preset
 from dreamdojo.stages import Episodes, Run
 from dreamdojo.training.device import Device, Precision, choose_compute, join_processes
+from dreamdojo.training.memory import require_memory
 from dreamdojo.training.progress import no_line, progress_line
 from dreamdojo.training.trackers import TrackerName
 
@@ -298,7 +299,26 @@ class Posttrain(_OfRobot):
         if self.start is not None:
             stages.start_from(self.run_folder, self.start)
         human = all_episodes(self.human) if self.human else None
-        stages.posttrain_stage(self.open_run(), self.split()[0], human, lora_rank=self.lora_rank)
+        run = self.open_run()
+        self.check_memory(run)
+        stages.posttrain_stage(run, self.split()[0], human, lora_rank=self.lora_rank)
+
+    def check_memory(self, run: Run) -> None:
+        """Refuse, with the numbers, to begin what cannot fit.
+
+        Raises:
+            ConfigError: if a training step needs more than the device has free.
+        """
+        from dreamdojo.presets.costs import costs_of
+
+        costs, count = costs_of(self.preset), run.compute.processes.count
+        needed = costs.training_bytes // count if self.lora_rank is None else costs.lora_bytes
+        require_memory(
+            needed,
+            run.compute.device,
+            what=f"post-training preset {self.preset.name}" + (f" in each of {count} processes" if count > 1 else ""),
+            advice="Train a LoRA (--lora-rank 16), divide it over more devices (torchrun), or use a smaller preset.",
+        )
 
 
 class Distill(_OfRobot):

@@ -42,7 +42,7 @@ from dreamdojo.tokenizer.load import load_tokenizer
 from dreamdojo.tokenizer.model import Tokenizer, TokenizerConfig
 from dreamdojo.tokenizer.protocol import VideoTokenizer
 from dreamdojo.tokenizer.train import encode_episode, train_tokenizer
-from dreamdojo.training.checkpoint import load_model, model_hash, read_about, save_model
+from dreamdojo.training.checkpoint import load_model, model_hash, read_about, read_class, save_model
 from dreamdojo.training.device import Compute
 from dreamdojo.training.fit import is_finished
 from dreamdojo.training.progress import Report, progress_line
@@ -351,6 +351,8 @@ def posttrain_stage(run: Run, robot: Episodes, human: Episodes | None, *, lora_r
     adapter = model.adapter(body.name)
     if isinstance(adapter, ActionAdapter) and (run.folder / "latent_action" / "model.safetensors").exists():
         adapter.start_from(*align_adapter(run, model, robot, body))
+    # a model that was made elsewhere keeps its own way of being sampled
+    about = {"sampler": read_about(run.folder / "pretrained")["sampler"]}
     train = train_world_model
     if lora_rank is not None:
         torch.manual_seed(preset.posttraining.fit.seed)
@@ -363,7 +365,7 @@ def posttrain_stage(run: Run, robot: Episodes, human: Episodes | None, *, lora_r
             sources,
             folder,
             compute=run.compute,
-            about=sampling(preset.student.teacher),
+            about=about,
             trackers=open_trackers(run.trackers, folder, "teacher"),
             report=report,
         )
@@ -436,6 +438,8 @@ def start_from(run_folder: Path, model: Path) -> None:
         CheckpointError: if there is no world model, or no tokenizer beside it.
         ConfigError: if the run already began with another one.
     """
+    if (found := read_class(model)) != WorldModel.__name__:
+        raise CheckpointError(f"{model}: expected a {WorldModel.__name__} to start from, found a {found}")
     beside = {"pretrained": model} | {name: model.parent / name for name in ("tokenizer", "latent_action")}
     for stage, source in beside.items():
         if not (source / "model.safetensors").exists():

@@ -61,7 +61,9 @@ def tiny_tokenizer(k: int = 1) -> Tokenizer:
 
 def tiny_world_model(k: int = 1, **changes) -> WorldModel:
     torch.manual_seed(0)
-    config = WorldModelConfig(dit=tiny_dit(k, **changes), size=(16, 16), rate=10.0, embodiments=(PUSHER,), adapter_hidden=8)
+    config = WorldModelConfig(
+        dit=tiny_dit(k, **changes), size=(16, 16), rate=10.0, embodiments=(PUSHER,), adapter_hidden=8
+    )
     return awake(WorldModel(config))
 
 
