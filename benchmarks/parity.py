@@ -47,7 +47,7 @@ class LargestDifference:
 
         def watched(actual: object, expected: object, **keywords: object) -> None:
             if isinstance(actual, torch.Tensor) and isinstance(expected, torch.Tensor) and expected.numel():
-                gap = float((actual.detach().double() - expected.double()).abs().max())
+                gap = float((actual.detach().double() - expected.detach().double()).abs().max())
                 self.seen[item.name] = max(gap, self.seen.get(item.name, 0.0))
             plain(actual, expected, **keywords)
 

@@ -1,4 +1,4 @@
-"""Put the figures of `benchmarks/results/demo.json` between the README's two marks: `python benchmarks/readme.py`."""
+"""Put the figures of `benchmarks/results/` between the marks of README and docs: `python benchmarks/readme.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ REAL_NOTE = (
     " The real clips come from 3 episodes only, so their intervals are narrower than they should be; that run shared "
     "the machine with other work. Moved objects are placed worse than by copying: see docs/log.md."
 )
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NAMES = {
     "simulated": "simulated, from the shipped foundation",
     "from_scratch": "simulated, from scratch",
@@ -19,11 +18,36 @@ NAMES = {
 
 
 def main() -> None:
-    results = json.loads((ROOT / "benchmarks/results/demo.json").read_text())
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(before + BEGIN + "\n" + table(results) + END + after)
+    put("README.md", "results", table(load("demo")))
+    for page in ("README.md", "docs/published.md"):
+        put(page, "parity", parity(load("parity")))
+
+
+def load(name: str) -> dict:
+    """A results file."""
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def put(page: str, mark: str, text: str) -> None:
+    """Replace what stands between a page's two marks."""
+    begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
+    path = ROOT / page
+    before, _, rest = path.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(before + begin + "\n" + text + end + after)
+
+
+def parity(results: dict) -> str:
+    """How close, and what the size costs."""
+    found, chunk = results["metrics"]["fixtures"], results["metrics"]["chunk"]
+    differences = [value for value in found["largest_difference"].values() if value is not None]
+    return (
+        f"Against fixtures of the published code, random weights, float32: {found['passed']} of {found['of']} parity "
+        f"tests pass, the largest absolute difference is {max(differences):.1e}. With random weights of the 2B size one "
+        f"clip of 12 frames at 480x640 with one denoising step takes {chunk['seconds_clip']:.0f} s and "
+        f"{chunk['peak_memory_gib']:.1f} GiB at its peak, {chunk['weights_gib']:.1f} of them weights mapped from disk "
+        f"({results['conditions']['machine']}, bfloat16, {results['date']}; another process ran beside it).\n"
+    )
 
 
 def table(results: dict) -> str:

@@ -213,9 +213,7 @@ def robot_episodes(run: Run, episodes: Episodes, latents: SideCache, index: int,
     return training_episodes(run, latents[index], actions, relative=body.relative, states=states)
 
 
-def robot_motion(
-    run: Run, episodes: Episodes, index: int, body: Embodiment
-) -> tuple[np.ndarray, np.ndarray | None]:
+def robot_motion(run: Run, episodes: Episodes, index: int, body: Embodiment) -> tuple[np.ndarray, np.ndarray | None]:
     """Normalised actions `t-1 a` and states `t s` of an episode at the preset's rate.
 
     Raises:
