@@ -38,6 +38,7 @@ class Arm:
 
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    size: int = 64
 
 
 BASE_MODEL = {"early_fusion": True, "residual": True}
@@ -51,6 +52,7 @@ BASE_TRAINING: dict[str, Any] = {
 
 ARMS = {
     "base": Arm(),
+    "128 px": Arm({"patch_size": 16}, size=128),
     "published": Arm(
         {"early_fusion": False, "residual": False}, {"strides": (1, 2, 3, 4), "motion_emphasis": 0.0, "contrast": 0.0}
     ),
@@ -73,7 +75,7 @@ def datasets(run: Path) -> dict[str, Episodes]:
     for name, count in SETS.items():
         root = run / "data" / name
         if not (root / "meta" / "info.json").exists():
-            settings = SimulateSettings(body="human", split=name, episodes=count, size=64, truth="poses")
+            settings = SimulateSettings(body="human", split=name, episodes=count, size=128, truth="poses")
             with progress_line(f"simulate {name}") as report:
                 simulate(settings, root, workers=2, progress=report)
         dataset = open_dataset(root)
@@ -87,13 +89,15 @@ def run_arm(name: str, folder: Path, data: dict[str, Episodes], *, steps: int, s
     config = replace(NANO.latent_action, **{**BASE_MODEL, **arm.model})
     fit = replace(NANO.latent_action_training.fit, steps=steps, seed=seed, warmup_steps=100, ema_decay=0.998)
     training = replace(NANO.latent_action_training, **{**BASE_TRAINING, **arm.training}, fit=fit)
-    preset = replace(NANO, latent_action=config, latent_action_training=training)
+    size = (arm.size, arm.size)
+    preset = replace(NANO, latent_action=config, latent_action_training=training, latent_action_size=size)
     compute = choose_compute("auto")
     shared = Run(folder=folder, preset=preset, compute=compute)
-    source = frame_source(shared, data["train"])
+    source = frame_source(shared, data["train"], size)
     own = folder / "arms" / f"{name.replace(' ', '_')}-{steps}-{seed}"
     with progress_line(name) as report:
         train_latent_action_model(config, training, [source], own / "latent_action", compute=compute, report=report)
+    own.joinpath("cache").symlink_to(folder / "cache") if not own.joinpath("cache").exists() else None
     probed = Run(folder=own, preset=preset, compute=compute)
     probes = {split: probe_latent_actions(probed, data[split], seed=0).to_json() for split in SETS if split != "train"}
     rows = [json.loads(line) for line in (own / "latent_action" / "metrics.jsonl").read_text().splitlines()][-10:]

@@ -283,6 +283,9 @@ def latent_action_stage(run: Run, human: Episodes) -> LatentActionModel:
             [frame_source(run, human, run.preset.latent_action_size)],
             folder,
             compute=run.compute,
+            tokenizer=load_tokenizer(run.folder / "tokenizer")
+            if run.preset.latent_action_training.feature_weight
+            else None,
             trackers=open_trackers(run.trackers, folder, "latent_action"),
             report=report,
         )

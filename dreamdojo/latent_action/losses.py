@@ -2,8 +2,13 @@
 
 reconstruction = mean (next_frame - decode(frame, latent_action))^2
 kl             = mean over pairs of -1/2 sum_d (1 + log_variance - mean^2 - exp(log_variance))
-contrastive    = InfoNCE over the batch between the latent actions of two photometric views of one pair
-total          = reconstruction + kl_weight * kl + contrastive_weight * contrastive
+contrastive    = InfoNCE over the batch between the latent actions of two views of one pair: what moves alike attracts,
+                 whatever the light and the place in the picture, and all other pairs repel
+transfer       = InfoNCE between a latent action and the one read off again where it moves another scene: the decoder
+                 shows the motion of pair i in the scene of pair j, and it must be recognised there
+features       = mean (f(next_frame) - f(decode(frame, latent_action)))^2 for the latents f of a frozen tokenizer
+total          = reconstruction + kl_weight * kl + contrastive_weight * contrastive + transfer_weight * transfer
+                 + feature_weight * features
 """
 
 from __future__ import annotations
@@ -25,6 +30,18 @@ class LatentActionLoss:
     reconstruction: Float[Tensor, ""]
     kl: Float[Tensor, ""]
     contrastive: Float[Tensor, ""]
+    transfer: Float[Tensor, ""]
+    features: Float[Tensor, ""]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """How much each part counts; the reconstruction counts 1."""
+
+    kl: float
+    contrastive: float = 0.0
+    transfer: float = 0.0
+    features: float = 0.0
 
 
 def kl_to_standard_normal(posterior: LatentActionPosterior) -> Float[Tensor, ""]:
@@ -45,16 +62,30 @@ def latent_action_loss(
     next_frames: Float[Tensor, "b p c h w"],
     redrawn: Float[Tensor, "b p c h w"],
     posterior: LatentActionPosterior,
-    other_view: Float[Tensor, "b p l"] | None,
-    kl_weight: float,
-    contrastive_weight: float,
+    weights: LossWeights,
+    other_view: Float[Tensor, "b p l"] | None = None,
+    transferred: Float[Tensor, "b p l"] | None = None,
+    features: tuple[Tensor, Tensor] | None = None,
     motion_emphasis: Float[Tensor, "b p 1 h w"] | float = 1.0,
 ) -> LatentActionLoss:
-    """The loss above; `motion_emphasis` weighs pixels of the reconstruction (1 leaves it as published)."""
+    """The loss above; parts without their input are zero.
+
+    Args:
+        next_frames: What the decoder should draw.
+        redrawn: What it drew.
+        posterior: Latent actions of the pairs.
+        weights: How much each part counts.
+        other_view: Latent actions of other views of the same pairs.
+        transferred: Latent actions read off after each was moved to another scene, in the order of the pairs.
+        features: Features of `next_frames` and of `redrawn`.
+        motion_emphasis: Weighs pixels of the reconstruction; 1 leaves it as published.
+    """
     reconstruction = ((next_frames - redrawn).square() * motion_emphasis).mean()
     kl = kl_to_standard_normal(posterior)
-    contrastive = reconstruction.new_zeros(())
-    if other_view is not None:
-        contrastive = info_nce(posterior.mean.flatten(0, 1).float(), other_view.flatten(0, 1).float())
-    total = reconstruction + kl_weight * kl + contrastive_weight * contrastive
-    return LatentActionLoss(total, reconstruction, kl, contrastive)
+    own, zero = posterior.mean.flatten(0, 1).float(), reconstruction.new_zeros(())
+    contrastive = zero if other_view is None else info_nce(own, other_view.flatten(0, 1).float())
+    transfer = zero if transferred is None else info_nce(own, transferred.flatten(0, 1).float())
+    feature = zero if features is None else (features[0] - features[1]).square().mean()
+    total = reconstruction + weights.kl * kl + weights.contrastive * contrastive
+    total = total + weights.transfer * transfer + weights.features * feature
+    return LatentActionLoss(total, reconstruction, kl, contrastive, transfer, feature)

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamdojo.dataset.windows import Source, Windows, WindowSampler
-from dreamdojo.latent_action.losses import latent_action_loss
+from dreamdojo.errors import ConfigError
+from dreamdojo.latent_action.losses import LossWeights, latent_action_loss
 from dreamdojo.latent_action.model import LatentActionConfig, LatentActionModel
+from dreamdojo.tokenizer.protocol import VideoTokenizer
 from dreamdojo.training.checkpoint import load_model
 from dreamdojo.training.device import Compute
 from dreamdojo.training.fit import FitConfig, TrainingState, fit, is_finished
@@ -32,7 +34,11 @@ class LatentActionTraining:
     kl_weight: float = 1e-6
     """Weight of the KL term; with a pixel error near 1e-3 a large one collapses the latent action."""
     contrastive_weight: float = 0.0
-    """Weight of InfoNCE between two photometric views of a pair."""
+    """Weight of InfoNCE between two views of a pair."""
+    transfer_weight: float = 0.0
+    """Weight of InfoNCE between a latent action and itself read off again in another scene."""
+    feature_weight: float = 0.0
+    """Weight of the squared error between a frozen tokenizer's latents of the true and the redrawn frame."""
     sample: bool = True
     """Whether the decoder is fed a posterior sample, as published, or the mean."""
     motion_emphasis: float = 0.0
@@ -41,6 +47,10 @@ class LatentActionTraining:
     """Largest random shift of brightness, shared by the frames of a pair."""
     contrast: float = 0.2
     """Largest random gain of each colour channel, shared by the frames of a pair."""
+    shift: float = 0.0
+    """Largest random shift of the other view, shared by the frames of a pair, as a fraction of the picture's side."""
+    zoom: float = 0.0
+    """Largest random zoom of the other view, shared by the frames of a pair: 0.1 draws from 0.9 to 1.1."""
 
 
 def train_latent_action_model(
@@ -50,10 +60,17 @@ def train_latent_action_model(
     folder: Path,
     *,
     compute: Compute,
+    tokenizer: nn.Module | None = None,
     trackers: tuple[Tracker, ...] = (),
     report: Report = silent,
 ) -> LatentActionModel:
-    """Train on the `frames` (uint8 `t c h w`) of `sources`; a finished folder is loaded."""
+    """Train on the `frames` (uint8 `t c h w`) of `sources`; a finished folder is loaded.
+
+    Raises:
+        ConfigError: if `feature_weight` is positive and no tokenizer is given.
+    """
+    if training.feature_weight > 0 and not isinstance(tokenizer, VideoTokenizer):
+        raise ConfigError(f"feature_weight={training.feature_weight} needs a trained tokenizer, got {tokenizer}")
     if is_finished(folder, training.fit):
         return load_model(folder, LatentActionModel).to(compute.device)
     torch.manual_seed(training.fit.seed)
@@ -66,6 +83,15 @@ def train_latent_action_model(
         strides=training.strides,
     )
 
+    weights = LossWeights(
+        kl=training.kl_weight,
+        contrastive=training.contrastive_weight,
+        transfer=training.transfer_weight,
+        features=training.feature_weight,
+    )
+    if tokenizer is not None:
+        tokenizer = tokenizer.to(compute.device).requires_grad_(False)
+
     def step(batch: Windows, state: TrainingState) -> tuple[Tensor, dict[str, Tensor]]:
         raw = batch.cat("frames").to(compute.device).float() / 255
         frames = photometric_view(raw, training, state.generator)
@@ -74,21 +100,29 @@ def train_latent_action_model(
         if training.sample:
             noise = torch.randn(latent_action.shape, generator=state.generator, device=compute.device)
             latent_action = posterior.sample(noise)
-        other_view = None
-        if training.contrastive_weight > 0:
-            other_view = model.encode(photometric_view(raw, training, state.generator)).mean
+        other_view = transferred = features = None
+        if weights.contrastive > 0:
+            moved = geometric_view(raw, training, state.generator)
+            other_view = model.encode(photometric_view(moved, training, state.generator)).mean
         previous, following = frames[:, :-1], frames[:, 1:]
+        redrawn = model.decode(previous, latent_action).float()
+        if weights.transfer > 0:
+            transferred = in_another_scene(model, previous, posterior.mean)
+        if weights.features > 0 and isinstance(tokenizer, VideoTokenizer):
+            wanted, drawn = (tokenizer.encode(2 * each.flatten(0, 1)[:, None] - 1)[0] for each in (following, redrawn))
+            features = wanted.detach().float(), drawn.float()
         change = (following - previous).abs().amax(dim=2, keepdim=True)
         loss = latent_action_loss(
             next_frames=following,
-            redrawn=model.decode(previous, latent_action).float(),
+            redrawn=redrawn,
             posterior=posterior,
+            weights=weights,
             other_view=other_view,
-            kl_weight=training.kl_weight,
-            contrastive_weight=training.contrastive_weight,
+            transferred=transferred,
+            features=features,
             motion_emphasis=1 + training.motion_emphasis * change,
         )
-        parts = {"reconstruction": loss.reconstruction, "kl": loss.kl, "contrastive": loss.contrastive}
+        parts = {name: getattr(loss, name) for name in ("reconstruction", "kl", "contrastive", "transfer", "features")}
         return loss.total, parts
 
     fit(
@@ -111,6 +145,36 @@ def photometric_view(
     b, _, c = frames.shape[:3]
     shift, gain = (2 * torch.rand(b, 1, n, 1, 1, generator=generator, device=frames.device) - 1 for n in (1, c))
     return (frames * (1 + training.contrast * gain) + training.brightness * shift).clamp(0, 1)
+
+
+def geometric_view(
+    frames: Float[Tensor, "b t c h w"], training: LatentActionTraining, generator: torch.Generator
+) -> Float[Tensor, "b t c h w"]:
+    """Frames seen by a camera that stands a little aside or nearer: one shift and one zoom for a whole clip."""
+    if training.shift == 0 and training.zoom == 0:
+        return frames
+    b, t, _, h, w = frames.shape
+    random = 2 * torch.rand(b, 3, generator=generator, device=frames.device) - 1
+    scale = 1 + training.zoom * random[:, :1]
+    eye = torch.eye(2, device=frames.device).expand(b, 2, 2) * scale[..., None]
+    map_to_source = torch.cat([eye, 2 * training.shift * random[:, 1:, None]], dim=2)
+    grid = nn.functional.affine_grid(map_to_source, [b, 1, h, w], align_corners=False)
+    seen = nn.functional.grid_sample(frames.flatten(1, 2), grid, padding_mode="reflection", align_corners=False)
+    return seen.unflatten(1, (t, -1))
+
+
+def in_another_scene(
+    model: LatentActionModel, scenes: Float[Tensor, "b p c h w"], latent_action: Float[Tensor, "b p l"]
+) -> Float[Tensor, "b p l"]:
+    """Latent actions read off where the decoder moves another sample's scene by them, in the order they came.
+
+    The drawing is not trained through, or the decoder would learn to hide the numbers in it.
+    """
+    others = scenes.roll(1, dims=0)
+    with torch.no_grad():
+        drawn = model.decode(others, latent_action).to(scenes.dtype).clamp(0, 1)
+    pairs = torch.stack([others, drawn], dim=2).flatten(0, 1)
+    return model.encode(pairs).mean.unflatten(0, latent_action.shape[:2])[:, :, 0]
 
 
 @torch.no_grad()

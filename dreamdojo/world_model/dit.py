@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -315,7 +316,7 @@ class DiT(nn.Module):
                 text = self.text_projection(text)
 
         num_past = past[0].key.shape[1] if past else 0
-        angles = self.rotary_angles(num_past + noisy.shape[1], rows, columns).to(noisy.device)
+        angles = self.rotary_angles(num_past + noisy.shape[1], rows, columns, noisy.device)
         mask = self._attention_mask(num_past, noisy.shape[1], rows * columns, noisy.device)
         own = []
         for index, block in enumerate(self.blocks):
@@ -327,16 +328,13 @@ class DiT(nn.Module):
         out = rearrange(x, "b t (y x) (p q c) -> b t c (y p) (x q)", y=rows, p=config.patch_size, q=config.patch_size)
         return (out + previous if previous is not None else out), own
 
-    def rotary_angles(self, frames: int, rows: int, columns: int) -> Float[Tensor, "m half"]:
+    def rotary_angles(
+        self, frames: int, rows: int, columns: int, device: torch.device | None = None
+    ) -> Float[Tensor, "m half"]:
         """Angles of every token of `frames` frames: a part of each head for time, rows and columns."""
-        spatial = 2 * (self.config.head_dim // 6)
-        ratio = self.config.spatial_rope_ratio
-        of_time = torch.arange(frames)[:, None] * rotary_frequencies(self.config.head_dim - 2 * spatial)
-        of_row = torch.arange(rows)[:, None] * rotary_frequencies(spatial, ratio)
-        of_column = torch.arange(columns)[:, None] * rotary_frequencies(spatial, ratio)
-        grid = (frames, rows, columns, -1)
-        parts = [of_time[:, None, None].expand(grid), of_row[None, :, None].expand(grid), of_column.expand(grid)]
-        return torch.cat(parts, dim=-1).flatten(0, 2)
+        config = self.config
+        device = device or torch.device("cpu")
+        return _rotary_angles(frames, rows, columns, config.head_dim, config.spatial_rope_ratio, device)
 
     def _embed_patches(
         self,
@@ -384,3 +382,18 @@ def sinusoid(value: Float[Tensor, "b t"], dim: int) -> Float[Tensor, "b t d"]:
     frequency = torch.exp(-math.log(10000.0) * torch.arange(dim // 2, device=value.device) / (dim // 2))
     angles = value.float()[..., None] * frequency
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+@lru_cache(maxsize=32)
+def _rotary_angles(
+    frames: int, rows: int, columns: int, head_dim: int, ratio: float, device: torch.device
+) -> Float[Tensor, "m half"]:
+    """One table per grid and device: made on the CPU, so that every device has the same, and sent there once."""
+    spatial = 2 * (head_dim // 6)
+    with torch.inference_mode(False), torch.device("cpu"):  # a table serves training too, whoever asked for it first
+        of_time = torch.arange(frames)[:, None] * rotary_frequencies(head_dim - 2 * spatial)
+        of_row = torch.arange(rows)[:, None] * rotary_frequencies(spatial, ratio)
+        of_column = torch.arange(columns)[:, None] * rotary_frequencies(spatial, ratio)
+        grid = (frames, rows, columns, -1)
+        parts = [of_time[:, None, None].expand(grid), of_row[None, :, None].expand(grid), of_column.expand(grid)]
+        return torch.cat(parts, dim=-1).flatten(0, 2).to(device)

@@ -81,6 +81,7 @@ class CausalSampler:
             )
         self.model, self.sampler, self.window = model, sampler, window
         self.schedule = sigma_schedule(sampler.steps, sampler.shift)
+        self._renoise_steps = _renoise_steps(self.schedule, model.config.reference_compatible)
 
     @torch.no_grad()
     def start(self, latent: Float[Tensor, "b c h w"]) -> RolloutState:
@@ -123,26 +124,15 @@ class CausalSampler:
         return self.append(state, self.predict(state, chunk, noise), chunk)
 
     def _renoise(self, state: RolloutState, chunk: Tensor, noise: Tensor) -> Tensor:
-        """Every step ends at a clean prediction, to which the next adds this frame's noise anew.
-
-        Told by angles, because published weights saw angles and coefficients rounded to bfloat16
-        (`reference_compatible`); unrounded, this is `(1 - sigma) clean + sigma noise` at each level.
-        """
-        compatible = self.model.config.reference_compatible
-        t = angle_of_sigma(self.schedule[:-1])
-        t = round_bfloat16(t) if compatible else t
-        c = precondition(t, reference_compatible=compatible)
+        """Every step ends at a clean prediction, to which the next adds this frame's noise anew."""
         x = clean = noise
-        for index, angle in enumerate(t):
+        for index, c in enumerate(self._renoise_steps):
             if index:
-                cos, sin = angle.cos(), angle.sin()
-                if compatible:
-                    cos, sin = round_bfloat16(cos), round_bfloat16(sin)
-                x = cos.item() * clean + sin.item() * noise
-            level = noise.new_full((len(noise), 1), c.noise[index].item())
-            output, _ = self._forward(state, c.input[index].item() * x, level, state.last, chunk, has_action=1.0)
+                x = c.cos * clean + c.sin * noise
+            level = noise.new_full((len(noise), 1), c.noise)
+            output, _ = self._forward(state, c.input * x, level, state.last, chunk, has_action=1.0)
             if self.model.config.dit.prediction == "velocity":
-                output = c.skip[index].item() * x + c.out[index].item() * output
+                output = c.skip * x + c.out * output
             clean = output
         return clean
 
@@ -174,15 +164,42 @@ class CausalSampler:
         clean = latent.new_zeros(len(latent), 1)
         _, own = self._forward(state, latent, clean, previous, chunk, has_action=has_action)
         if state is not None:
-            kept = 0 if self.window is None else -(self.window - 1)
+            kept = state.num_frames if self.window is None else self.window - 2  # beside the new one
+            dropped = max(state.num_frames - max(kept, 0), 0)
             own = [
                 KeyValue(
-                    torch.cat([old.key, new.key.to(old.key.dtype)], dim=1)[:, kept:],
-                    torch.cat([old.value, new.value.to(old.value.dtype)], dim=1)[:, kept:],
+                    torch.cat([old.key[:, dropped:], new.key.to(old.key.dtype)], dim=1),
+                    torch.cat([old.value[:, dropped:], new.value.to(old.value.dtype)], dim=1),
                 )
                 for old, new in zip(state.past, own, strict=True)
             ]
         return RolloutState(latent, tuple(own))
+
+
+@dataclass(frozen=True)
+class _RenoiseStep:
+    """The numbers of one step of `renoise`: `noisy = cos clean + sin noise`, then TrigFlow's preconditioning."""
+
+    cos: float
+    sin: float
+    skip: float
+    out: float
+    input: float
+    noise: float
+
+
+def _renoise_steps(schedule: Float[Tensor, " steps_1"], reference_compatible: bool) -> list[_RenoiseStep]:
+    """Told by angles, because published weights saw angles and coefficients rounded to bfloat16
+    (`reference_compatible`); unrounded, a step is at `(1 - sigma) clean + sigma noise` for each level.
+    """
+    t = angle_of_sigma(schedule[:-1])
+    t = round_bfloat16(t) if reference_compatible else t
+    cos, sin = t.cos(), t.sin()
+    if reference_compatible:
+        cos, sin = round_bfloat16(cos), round_bfloat16(sin)
+    c = precondition(t, reference_compatible=reference_compatible)
+    columns = (cos, sin, c.skip, c.out, c.input, c.noise)
+    return [_RenoiseStep(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def roll_out(

@@ -4,7 +4,7 @@ import torch
 from einops import rearrange
 
 from dreamdojo.convert import names
-from dreamdojo.latent_action.losses import latent_action_loss
+from dreamdojo.latent_action.losses import LossWeights, latent_action_loss
 from dreamdojo.latent_action.model import LatentActionConfig, LatentActionModel
 from dreamdojo.nn.patches import actions_to_chunks
 from dreamdojo.world_model.dit import DiT, DiTConfig
@@ -56,9 +56,7 @@ def test_latent_action_training_loss_and_gradients_are_the_published_ones():
         next_frames=frames[:, 1:],
         redrawn=model.decode(frames[:, :-1], sample),
         posterior=posterior,
-        other_view=None,
-        kl_weight=1e-6,
-        contrastive_weight=0.0,
+        weights=LossWeights(kl=1e-6),
     )
     torch.testing.assert_close(loss.total[None], oracle["train.loss"], **CLOSE)
     torch.testing.assert_close(loss.kl[None], oracle["train.kl_loss"], **CLOSE)
