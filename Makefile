@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh Debian machine with Python 3.11+, git, make and gcc:
 #   make demo    set up and run the whole chain, then play
 #   make test    set up and run the tests
+# make gpu measures one GPU in the environment it finds: this folder's, else the Python at hand.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 GL_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri libosmesa6
 
-.PHONY: demo test check fmt weights install install-dev browser clean
+.PHONY: demo test check fmt weights gpu install install-dev browser clean
 
 demo: install gl
 	$(BIN)/dreamdojo demo $(ARGS)
@@ -34,6 +35,8 @@ fmt: install-dev
 # The models that ship: long, resumable; run it again after an interruption.
 weights: install gl
 	$(BIN)/dreamdojo train-foundation nano-foundation $(ARGS)
+
+gpu: ; $(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu $(ARGS)
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

@@ -7,8 +7,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 REAL_NOTE = (
-    " The real clips come from 3 episodes only, so their intervals are narrower than they should be; that run shared "
-    "the machine with other work. Moved objects are placed worse than by copying: see docs/log.md."
+    " Real recordings: DROID film as unlabelled video, a Unitree G1 as the robot; their clips come from 3 episodes "
+    "only, so their intervals are narrower than they should be; that run shared the machine with other work. Moved "
+    "objects are placed worse than by copying: see docs/log.md."
 )
 NAMES = {
     "simulated": "simulated, from the shipped foundation",
@@ -46,7 +47,8 @@ def parity(results: dict) -> str:
         f"tests pass, the largest absolute difference is {max(differences):.1e}. With random weights of the 2B size "
         f"one clip of 12 frames at 480x640 with one denoising step takes {chunk['seconds_clip']:.0f} s and "
         f"{chunk['peak_memory_gib']:.1f} GiB at its peak, {chunk['weights_gib']:.1f} of them weights mapped from disk "
-        f"({results['conditions']['machine']}, bfloat16, {results['date']}; another process ran beside it).\n"
+        f"({results['conditions']['machine']}, bfloat16, {results['date']}; another process ran beside it). "
+        "The default of 35 steps has not been timed here.\n"
     )
 
 

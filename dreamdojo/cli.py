@@ -20,6 +20,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Train the latent action model on unlabelled video.",
     ),
     "infer-latent-actions": ("dreamdojo.commands:InferLatentActions", "Infer the latent actions of a dataset."),
+    "latent-action report": (
+        "dreamdojo.commands:LatentActionReport",
+        "Tell a healthy latent action model from a collapsed one.",
+    ),
+    "latent-action align": (
+        "dreamdojo.commands:LatentActionAlign",
+        "Align latent actions with a robot's actions, and say whether its data are enough.",
+    ),
     "pretrain": ("dreamdojo.commands:Pretrain", "Train the world model on human video and its latent actions."),
     "posttrain": ("dreamdojo.commands:Posttrain", "Teach the world model a robot from its episodes."),
     "distill": ("dreamdojo.commands:Distill", "Distil the teacher into a student of few steps."),
@@ -39,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(_overview() + "\n")
         return
     try:
-        _run(arguments[0], arguments[1:])
+        _run(arguments)
     except DreamDojoError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         raise SystemExit(1) from None
@@ -48,10 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(130) from None
 
 
-def _run(name: str, arguments: list[str]) -> None:
+def _run(words: list[str]) -> None:
+    length = 2 if " ".join(words[:2]) in COMMANDS else 1
+    name, arguments = " ".join(words[:length]), words[length:]
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"Perhaps you meant {close[0]}." if close else "dreamdojo --help lists them."
+        close = [known for known in COMMANDS if known.startswith(f"{name} ")]
+        close = close or difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"Perhaps you meant {' or '.join(close)}." if close else "dreamdojo --help lists them."
         raise ConfigError(f"there is no command {name!r}. {hint}")
     import tyro
 

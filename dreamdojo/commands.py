@@ -20,12 +20,15 @@ from dreamdojo.dataset.published import find_body
 from dreamdojo.dataset.read import Dataset, open_dataset
 from dreamdojo.dataset.split import split_episodes
 from dreamdojo.errors import ConfigError
+from dreamdojo.files import write_json
 from dreamdojo.presets import NANO, PRESETS, Preset, find_preset
 from dreamdojo.stages import Episodes, Run
+from dreamdojo.training.checkpoint import read_config
 from dreamdojo.training.device import Device, Precision, choose_compute, join_processes
 from dreamdojo.training.memory import require_memory
 from dreamdojo.training.progress import no_line, progress_line
 from dreamdojo.training.trackers import TrackerName
+from dreamdojo.world_model.model import WorldModel
 
 console = Console(file=sys.stderr, highlight=False)
 
@@ -151,8 +154,12 @@ class Simulate(Command):
 
     out: Path
     """Folder for the datasets; one folder per body appears in it."""
-    bodies: tuple[Literal["human", "arm"], ...] = ("human", "arm")
+    bodies: tuple[Literal["human", "arm", "mobile_arm"], ...] = ("human", "arm")
     """Whose episodes to simulate."""
+    control: Literal["end_effector_velocity", "joint_position", "joint_velocity", "joint_torque"] = (
+        "end_effector_velocity"
+    )
+    """What a robot's actions mean."""
     episodes: int = 50
     """Episodes of each body."""
     frames: int = 64
@@ -179,6 +186,7 @@ class Simulate(Command):
                 episodes=self.episodes,
                 frames=self.frames,
                 difficulty=self.difficulty,
+                control=self.control,
                 size=self.size,
                 depth=self.depth,
             )
@@ -254,6 +262,56 @@ class InferLatentActions(_OfDataset):
         console.print(str(self.open_run().latent_actions(self.episodes())))
 
 
+@dataclass(kw_only=True)
+class LatentActionReport(PresetCommand):
+    """Tell a healthy latent action model from a collapsed one: report.html, report.json and a verdict in words."""
+
+    human: Path
+    """Video of the kind the model was trained on, of episodes it was not trained on."""
+    robot: Path | None = None
+    """A robot's dataset, for probes of its actions and for transfer between bodies."""
+    ood: tuple[Path, ...] = ()
+    """Datasets unlike those of training."""
+    model: Path | None = None
+    """Folder of the model; by default the run's."""
+    out: Path | None = None
+    """Folder for the report; by default latent_action_report in the run folder."""
+    body: str | None = None
+    """Whose the robot's dataset is, where it does not say: gr1, g1, yam or agibot."""
+    camera: str | None = None
+    """The camera of all datasets, where they have several."""
+    oracle_pairs: int = 48
+    """Pairs whose best latent action is searched, which takes most of the time."""
+    oracle_steps: int = 100
+    """Steps of each search."""
+    seed: int = 0
+    """Decides splits, shuffles, lights and cameras."""
+
+    def run(self) -> None:
+        """Examine the model and write the report."""
+        from dreamdojo.judge import HealthData, write_health
+
+        data = HealthData(
+            human=all_episodes(self.human, self.camera),
+            robot=all_episodes(self.robot, self.camera, self.body) if self.robot else None,
+            ood=tuple(all_episodes(path, self.camera) for path in self.ood),
+        )
+        out = self.out or self.run_folder / "latent_action_report"
+        verdict = write_health(
+            self.open_run(),
+            self.model or self.run_folder / "latent_action",
+            data,
+            out,
+            oracle_pairs=self.oracle_pairs,
+            oracle_steps=self.oracle_steps,
+            seed=self.seed,
+        )
+        console.print(verdict.text)
+        for caution in verdict.cautions:
+            console.print(f"Caution: {caution}.")
+        console.print(f"Look at {out / 'report.html'}")
+
+
 class Pretrain(_OfDataset):
     """Train the world model on human video and its latent actions."""
 
@@ -284,6 +342,32 @@ class _OfRobot(PresetCommand):
 
 
 @dataclass(kw_only=True)
+class LatentActionAlign(_OfRobot):
+    """Align latent actions with a robot's actions, both ways, and say whether its data are enough."""
+
+    kind: Literal["ridge", "mlp"] = "mlp"
+    """Linear, or with two more layers."""
+    seed: int = 0
+    """Decides the order of the data and the fit."""
+
+    def run(self) -> None:
+        """Fit, say how well, and write `alignment/` into the run folder."""
+        from dreamdojo.evaluation.alignment import alignment_report, alignment_rows
+        from dreamdojo.evaluation.report import write_report
+
+        run, (train, held_out) = self.open_run(), self.split()
+        fit, curve = stages.align_stage(run, train, held_out, kind=self.kind, seed=self.seed)
+        for name, r2 in alignment_rows(fit):
+            console.print(f"  {name}: R² {r2}")
+        for point in curve.points:
+            console.print(f"  with {point.seconds:.0f} s: R² {point.r2.mean}")
+        console.print(curve.sufficiency().text)
+        out = run.folder / "alignment" / "report.html"
+        write_report(out, alignment_report(fit, curve, facts=(f"preset {run.preset.name}", str(self.robot))))
+        console.print(f"Look at {out}")
+
+
+@dataclass(kw_only=True)
 class Posttrain(_OfRobot):
     """Teach the world model a robot from its episodes."""
 
@@ -293,15 +377,17 @@ class Posttrain(_OfRobot):
     """World model to start from, e.g. a converted one, with its tokenizer beside; by default the run's pretrained."""
     lora_rank: int | None = None
     """Train only a LoRA of this rank and the robot's adapter; by default all weights."""
+    adapter: Literal["aligned", "fresh"] = "aligned"
+    """How a new robot's adapter starts: aligned with the latent actions of its own video, or as a fresh layer."""
 
     def run(self) -> None:
         """Train."""
-        if self.start is not None:
-            stages.start_from(self.run_folder, self.start)
         human = all_episodes(self.human) if self.human else None
         run = self.open_run()
         self.check_memory(run)
-        stages.posttrain_stage(run, self.split()[0], human, lora_rank=self.lora_rank)
+        if self.start is not None:
+            stages.start_from(self.run_folder, self.start)
+        stages.posttrain_stage(run, self.split()[0], human, lora_rank=self.lora_rank, adapter=self.adapter)
 
     def check_memory(self, run: Run) -> None:
         """Refuse, with the numbers, to begin what cannot fit.
@@ -311,7 +397,10 @@ class Posttrain(_OfRobot):
         """
         from dreamdojo.presets.costs import costs_of
 
-        costs, count = costs_of(self.preset), run.compute.processes.count
+        preset, start = self.preset, self.start or self.run_folder / "pretrained"
+        if (start / "config.json").exists():
+            preset = dataclasses.replace(preset, world_model=read_config(start, WorldModel).dit)
+        costs, count = costs_of(preset), run.compute.processes.count
         needed = costs.training_bytes // count if self.lora_rank is None else costs.lora_bytes
         require_memory(
             needed,
@@ -352,7 +441,7 @@ class Info(PresetCommand):
         """Print the costs; refuses with the numbers where generating does not fit."""
         from rich.table import Table
 
-        from dreamdojo.presets.costs import costs_of
+        from dreamdojo.presets.costs import costs_of, in_gib
         from dreamdojo.training.memory import GIB, available_memory
 
         costs, device = costs_of(self.preset), choose_compute(self.device, self.precision).device
@@ -371,7 +460,7 @@ class Info(PresetCommand):
         console.print(f"With {there / GIB:.1f} GiB ({device}):")
         for what, needed in fits.items():
             verdict = "fits" if needed <= there else "does not fit"
-            console.print(f"  {what}: {verdict}, needs about {needed / GIB:.1f} GiB")
+            console.print(f"  {what}: {verdict}, needs about {in_gib(needed)}")
         if costs.generation_bytes > there:
             raise ConfigError(
                 f"preset {self.preset.name} needs about {costs.generation_bytes / GIB:.1f} GiB to generate, "
@@ -433,8 +522,23 @@ class Generate(Command):
                 seed=self.seed,
                 report=report,
             )
+        write_json(
+            self.out / "metrics.json",
+            {
+                "model": str(self.model),
+                "embodiment": session.embodiment.name,
+                "sampler": dataclasses.asdict(session.sampler),
+                "tile": self.tile,
+                "reference_compatible": session.reference_compatible,
+                "episode": self.episode,
+                "start": self.start,
+                "seed": self.seed,
+                **dataclasses.asdict(result),
+            },
+        )
+        asked = "" if self.frames is None or self.frames == result.frames else f" of {self.frames} asked for"
         console.print(
-            f"{result.frames} frames in {result.seconds:.1f} s ({result.frames_per_second:.2f} per second). "
+            f"{result.frames} frames{asked} in {result.seconds:.1f} s ({result.frames_per_second:.2f} per second). "
             f"PSNR {result.psnr:.2f} dB, SSIM {result.ssim:.3f} (repeating the first frame: "
             f"{result.psnr_copy:.2f} dB, {result.ssim_copy:.3f}). Look at {self.out / 'truth_prediction.mp4'}"
         )
@@ -471,6 +575,8 @@ class Play(PresetCommand):
     """What to show: the dream, the dojo alone, or (auto) the dream, with the dojo beside it where the body is there."""
     model: Literal["student", "teacher"] = "student"
     """Which model of the run to drive."""
+    folder: Path | None = None
+    """Instead, a world model's folder, such as a converted one."""
     robot: Path | None = None
     """Dataset whose first frames to start from; dojo scenes by default."""
     body: str | None = None
@@ -496,14 +602,19 @@ class Play(PresetCommand):
             torch.set_num_threads(self.threads)
         if self.run_folder != Path("runs") / self.preset.name and not self.run_folder.exists():
             raise ConfigError(f"expected the run folder {self.run_folder}, found nothing. Check --run.")
-        folder = None if self.world == "dojo" else find_model(self.run_folder, foundation(self.preset.name), self.model)
+        folder = self.folder
+        if folder is None and self.world != "dojo":
+            folder = find_model(self.run_folder, foundation(self.preset.name), self.model)
         if folder is None and self.world != "dojo":
             raise ConfigError(
-                f"no {self.model} in {self.run_folder}, and none ships for preset {self.preset.name}. "
-                "Run `dreamdojo demo` first, or drive the simulator with --world dojo."
+                f"no {self.model} in {self.run_folder}, and none ships for preset {self.preset.name}. Make one "
+                "(`dreamdojo demo` at nano, `dreamdojo posttrain` gives a teacher: --model teacher), name a model's "
+                "folder with --folder, or drive the simulator with --world dojo."
             )
         if folder is not None:
-            shipped = "" if folder.is_relative_to(self.run_folder) else "the one that ships: "
+            shipped = (
+                "the one that ships: " if self.folder is None and not folder.is_relative_to(self.run_folder) else ""
+            )
             console.print(f"Model: {shipped}{folder}")
         play(
             folder,
@@ -535,7 +646,8 @@ def play(
     from dreamdojo.apps.play.settings import PlaySettings
     from dreamdojo.rollout.session import load_session
 
-    session = None if model is None else load_session(model, steps=steps, device=device)
+    body = episodes.dataset.embodiment.name if episodes else None
+    session = None if model is None else load_session(model, embodiment=body, steps=steps, device=device)
     settings = PlaySettings(host=host, port=port, allow_remote=allow_remote)
     dojo = None
     if session is None or command.is_dojo_body(session):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,18 @@ import dreamdojo
 from dreamdojo.dataset.resample import resample
 from dreamdojo.errors import DataError
 from dreamdojo.evaluation.effector import EffectorProbe, train_effector_probe
+from dreamdojo.evaluation.health import (
+    HealthVerdict,
+    Pairs,
+    Thresholds,
+    default_data_sheet,
+    examine,
+    gather,
+    health_report,
+    judge_health,
+    true_motion,
+)
+from dreamdojo.evaluation.health.recordings import MOTION
 from dreamdojo.evaluation.linear_probe import LinearProbe, linear_probe
 from dreamdojo.evaluation.objects import ObjectProbe, train_object_probe, visible_objects
 from dreamdojo.evaluation.predict import ClipPlan, Recording, plan_clips
@@ -28,6 +41,7 @@ from dreamdojo.evaluation.report import write_report
 from dreamdojo.evaluation.rollouts import SceneTruth
 from dreamdojo.evaluation.world_model import STUDENT, TEACHER, Evaluation, build_report, evaluate_sessions
 from dreamdojo.files import write_json
+from dreamdojo.latent_action.model import LatentActionModel
 from dreamdojo.presets import Preset
 from dreamdojo.rollout.session import load_session
 from dreamdojo.stages import Episodes, Run, channels_first
@@ -168,19 +182,94 @@ def probe_latent_actions(run: Run, human: Episodes, *, seed: int) -> LinearProbe
     actions = run.latent_actions(human)
     features, targets, episodes = [], [], []
     for index in human.indices:
-        motion = np.concatenate(
-            [
-                np.diff(truth.effector_position(index), axis=0),
-                np.diff(truth.effector_yaw(index))[:, None],
-                np.diff(truth.effector_opening(index))[:, None],
-            ],
-            axis=1,
-        )
+        motion = true_motion(truth, index)
         features.append(actions[index][: len(motion)])
         targets.append(motion)
         episodes.append(np.full(len(motion), index))
-    names = ("x", "y", "z", "yaw", "opening")
-    return linear_probe(_joined(features).float(), _joined(targets).float(), _joined(episodes), names=names, seed=seed)
+    return linear_probe(_joined(features).float(), _joined(targets).float(), _joined(episodes), names=MOTION, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthData:
+    """Datasets that a latent action model is examined on; it was trained on none of their episodes."""
+
+    human: Episodes
+    """The kind of video it was trained on."""
+    robot: Episodes | None = None
+    """Another body, with actions or not."""
+    ood: tuple[Episodes, ...] = ()
+    """Video unlike that of training."""
+
+
+def write_health(
+    run: Run,
+    folder: Path,
+    data: HealthData,
+    out: Path,
+    *,
+    bars: Thresholds | None = None,
+    oracle_pairs: int = 48,
+    oracle_steps: int = 100,
+    seed: int = 0,
+) -> HealthVerdict:
+    """Examine the latent action model in `folder`; writes `report.html` and `report.json` into `out`.
+
+    Raises:
+        CheckpointError: if `folder` holds no latent action model.
+        DataError: if a dataset has too few episodes.
+    """
+    started, bars = time.monotonic(), bars or Thresholds()
+    model = load_model(folder, LatentActionModel).to(run.compute.device)
+
+    def pairs(name: str, episodes: Episodes) -> Pairs:
+        with run.progress(f"latent actions {name}") as report:
+            report(0, 1, f"{len(episodes.indices)} episodes")
+            return gather(
+                name,
+                episodes.dataset,
+                episodes.indices,
+                run.frames(episodes, run.preset.latent_action_size),
+                model,
+                rate=run.preset.rate,
+                patch_size=model.config.patch_size,
+                device=run.compute.device,
+            )
+
+    human = pairs("human", data.human)
+    robot = None if data.robot is None else pairs("robot", data.robot)
+    names = [f"unlike video {i + 1}" if len(data.ood) > 1 else "unlike video" for i in range(len(data.ood))]
+    ood = [pairs(name, episodes) for name, episodes in zip(names, data.ood, strict=True)]
+    with run.progress("examine") as report:
+        health = examine(
+            model,
+            human,
+            robot=robot,
+            ood=ood,
+            oracle_pairs=oracle_pairs,
+            oracle_steps=oracle_steps,
+            seed=seed,
+            device=run.compute.device,
+            report=report,
+        )
+    verdict = judge_health(health, bars)
+    sources = {"human": data.human, "robot": data.robot, **dict(zip(names, data.ood, strict=True))}
+    where = {f"{name}, from": str(each.dataset.root) for name, each in sources.items() if each is not None}
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {run.compute.reason}"
+    seconds = time.monotonic() - started
+    conditions = {"model": str(folder), "data": where, "machine": machine, "seed": seed, "seconds": seconds}
+    write_json(out / "report.json", {"verdict": verdict.to_json(), "conditions": conditions, **health.to_json()})
+    write_report(
+        out / "report.html",
+        health_report(
+            health,
+            verdict,
+            title="The health of a latent action model",
+            facts=(date.today().isoformat(), str(folder), machine),
+            data_sheet={"model": str(folder), **where, **default_data_sheet(health, bars)},
+            rate=run.preset.rate,
+        ),
+    )
+    return verdict
 
 
 def padded_objects(truth: GroundTruth, index: int, most: int, size: Size) -> tuple[np.ndarray, np.ndarray]:

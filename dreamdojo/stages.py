@@ -3,6 +3,7 @@
 RUN/cache/            frames, latents and latent actions: side caches, keyed by what made them
 RUN/tokenizer/        model.safetensors  config.json  metrics.jsonl  state.pt
 RUN/latent_action/    the same
+RUN/alignment/        model.safetensors  config.json  alignment.json: latent actions to a robot's actions and back
 RUN/pretrained/       the same: the world model after human video
 RUN/teacher/          the same, after the robot's episodes; with a LoRA also lora.safetensors  lora.json
 RUN/student/          the same, of few steps
@@ -19,6 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,9 +35,19 @@ from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import resample
 from dreamdojo.dataset.windows import Arrays, Source
 from dreamdojo.errors import CheckpointError, ConfigError, DataError
+from dreamdojo.files import write_json
+from dreamdojo.latent_action.align import (
+    AlignmentCurve,
+    AlignmentFit,
+    Kind,
+    PairedEpisode,
+    alignment_curve,
+    fit_alignment,
+    paired_episode,
+    ridge_map,
+)
 from dreamdojo.latent_action.model import LatentActionModel
 from dreamdojo.latent_action.train import infer_latent_actions, train_latent_action_model
-from dreamdojo.metrics.ridge import fit_ridge
 from dreamdojo.presets.preset import Preset
 from dreamdojo.student.distill import distil
 from dreamdojo.tokenizer.load import load_tokenizer
@@ -53,6 +65,7 @@ from dreamdojo.world_model.sample import SamplerConfig
 from dreamdojo.world_model.train import latent_episode, train_world_model
 
 Progress = Callable[[str], AbstractContextManager[Report]]
+AdapterStart = Literal["aligned", "fresh"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,22 +337,33 @@ def pretrain_stage(run: Run, human: Episodes) -> WorldModel:
         )
 
 
-def posttrain_stage(run: Run, robot: Episodes, human: Episodes | None, *, lora_rank: int | None = None) -> WorldModel:
+def posttrain_stage(
+    run: Run,
+    robot: Episodes,
+    human: Episodes | None,
+    *,
+    lora_rank: int | None = None,
+    adapter: AdapterStart = "aligned",
+) -> WorldModel:
     """Teach the pre-trained world model a robot's body from its episodes; some human video is mixed in.
 
-    With `lora_rank` only a LoRA of that rank and the robot's adapter are trained.
+    With `lora_rank` only a LoRA of that rank and the robot's adapter are trained. A new body's adapter starts `aligned`
+    with the latent actions of the robot's own video, or as a `fresh` layer.
 
     Raises:
-        CheckpointError: if the stage was finished with another `lora_rank`.
+        CheckpointError: if the stage was finished with another `lora_rank` or `adapter`.
     """
     folder, preset = run.folder / "teacher", run.preset
     if is_finished(folder, preset.posttraining.fit):
-        found = read_about(folder).get("lora", {}).get("rank")
-        if found != lora_rank:
-            raise CheckpointError(
-                f"{folder} is finished, with lora_rank={found}; lora_rank={lora_rank} was asked for. Use another run "
-                "folder, or delete this one's teacher to train it again."
-            )
+        about = read_about(folder)
+        found = {"lora_rank": about.get("lora", {}).get("rank"), "adapter": about.get("adapter", "aligned")}
+        asked = {"lora_rank": lora_rank, "adapter": adapter}
+        for name in asked:
+            if found[name] != asked[name]:
+                raise CheckpointError(
+                    f"{folder} is finished, with {name}={found[name]}; {name}={asked[name]} was asked for. Use another "
+                    "run folder, or delete this one's teacher to train it again."
+                )
         return load_model(folder, WorldModel)
     model = load_model(run.folder / "pretrained", WorldModel)
     body = body_for(model, robot.dataset.embodiment)
@@ -349,11 +373,11 @@ def posttrain_stage(run: Run, robot: Episodes, human: Episodes | None, *, lora_r
     sources = [robot_source(run, robot, body, weight=1 - preset.human_share)]
     if human is not None and preset.human_share > 0:
         sources.append(latent_action_source(run, human, weight=preset.human_share))
-    adapter = model.adapter(body.name)
-    if isinstance(adapter, ActionAdapter) and (run.folder / "latent_action" / "model.safetensors").exists():
-        adapter.start_from(*align_adapter(run, model, robot, body))
+    front, inferable = model.adapter(body.name), (run.folder / "latent_action" / "model.safetensors").exists()
+    if adapter == "aligned" and isinstance(front, ActionAdapter) and inferable:
+        front.start_from(*align_adapter(run, model, robot, body))
     # a model that was made elsewhere keeps its own way of being sampled
-    about = {"sampler": read_about(run.folder / "pretrained")["sampler"]}
+    about = {"sampler": read_about(run.folder / "pretrained")["sampler"], "adapter": adapter}
     train = train_world_model
     if lora_rank is not None:
         torch.manual_seed(preset.posttraining.fit.seed)
@@ -396,20 +420,59 @@ def body_for(model: WorldModel, body: Embodiment) -> Embodiment:
 def align_adapter(run: Run, model: WorldModel, robot: Episodes, body: Embodiment) -> tuple[Tensor, Tensor]:
     """Ridge regression from the robot's action chunks to the latent actions inferred from its own video.
 
-    Returns the weight and bias of the adapter's linear part.
+    The linear part of an alignment, of actions as the model is given them (without a base) and latent actions as it is
+    conditioned on them. Returns the weight and bias of the adapter's linear part.
     """
     k = run.preset.tokenizer.temporal_factor
     inferred = run.latent_actions(robot)
-    chunks, targets = [], []
+    chunks, targets, episodes = [], [], []
     for index in robot.indices:
         actions, _ = robot_motion(run, robot, index, body)
         usable = len(actions) // k * k
         given = relative_actions(actions, actions[0], k) if body.relative else actions
         chunks.append(given[:usable].reshape(usable // k, -1))
         targets.append(inferred[index][:usable].reshape(usable // k, -1))
+        episodes.append(np.full(usable // k, index))
     target = model.conditioning(LATENT_ACTION, torch.from_numpy(np.concatenate(targets))[None])[0]
-    fit = fit_ridge(torch.from_numpy(np.concatenate(chunks)), target, strength=1e-2)
+    fit = ridge_map(torch.from_numpy(np.concatenate(chunks)), target, torch.from_numpy(np.concatenate(episodes)))
     return fit.weight.T, fit.bias
+
+
+def paired_episodes(run: Run, robot: Episodes) -> list[PairedEpisode]:
+    """Latent actions and actions of a robot's episodes, chunk by chunk.
+
+    Raises:
+        DataError: if the dataset has no actions, or lacks the states that they aim from.
+    """
+    body = robot.dataset.embodiment
+    if not body.action_dim:
+        raise DataError(f"{robot.dataset.root}: expected a robot dataset with an 'action' column, found none")
+    inferred, episodes = run.latent_actions(robot), []
+    for index in robot.indices:
+        resampled = resample(robot.dataset, index, run.preset.rate)
+        assert resampled.actions is not None
+        chunk = run.preset.tokenizer.temporal_factor
+        episodes.append(paired_episode(body, inferred[index][:-1], resampled.actions, resampled.states, chunk=chunk))
+    return episodes
+
+
+def align_stage(
+    run: Run, robot: Episodes, held_out: Episodes, *, kind: Kind = "mlp", seed: int = 0
+) -> tuple[AlignmentFit, AlignmentCurve]:
+    """Align latent actions with a robot's actions, both ways; the curve says whether there is enough data.
+
+    Raises:
+        DataError: if the dataset has no actions, or fewer than three episodes.
+    """
+    body, k = robot.dataset.embodiment, run.preset.tokenizer.temporal_factor
+    train, test = paired_episodes(run, robot), paired_episodes(run, held_out)
+    fit = fit_alignment(train, test, body, kind=kind, chunk=k, seed=seed)
+    curve = alignment_curve(train, test, body, rate=run.preset.rate, kind=kind, chunk=k, seed=seed)
+    folder, enough = run.folder / "alignment", curve.sufficiency()
+    save_model(folder, fit.alignment, about={"seed": seed, "model_hash": model_hash(run.folder / "latent_action")})
+    found = {"answer": enough.text, "enough": enough.enough, "gain_of_twice_the_data": enough.gain}
+    write_json(folder / "alignment.json", {**found, "fit": fit.to_json(), "curve": curve.to_json()})
+    return fit, curve
 
 
 def student_stage(run: Run, robot: Episodes) -> WorldModel:

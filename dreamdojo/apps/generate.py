@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ import torch
 from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import resample
 from dreamdojo.errors import ConfigError, DataError
-from dreamdojo.files import write_json
 from dreamdojo.metrics import psnr, ssim, unit_range
 from dreamdojo.rollout.session import CAMERA, Session, observation
 from dreamdojo.training.progress import Report, silent
@@ -49,9 +48,10 @@ def generate(
     seed: int = 0,
     report: Report = silent,
 ) -> Generated:
-    """Predict `frames` frames after frame `start` (at the model's rate) and write videos and `metrics.json` to `out`.
+    """Predict `frames` frames after frame `start` (at the model's rate) and write videos to `out`.
 
-    Every prediction follows from the first frame and the recorded actions alone.
+    Every prediction follows from the first frame and the recorded actions alone. Whole steps of the model are
+    predicted, as many as `frames` and the recording hold; on Ctrl-C those so far are written.
 
     Raises:
         ConfigError: if the recording does not go on for one step of the model.
@@ -75,15 +75,19 @@ def generate(
     actions = torch.from_numpy(recorded.actions[start : start + steps * k])[None].unflatten(1, (steps, k))
     began = time.monotonic()
     predicted = []
-    for index in range(steps):
-        predicted.append(session.step(actions[:, index]).frames[CAMERA][0])
-        report(index + 1, steps, "steps")
+    try:
+        for index in range(steps):
+            predicted.append(session.step(actions[:, index]).frames[CAMERA][0])
+            report(index + 1, steps, "steps")
+    except KeyboardInterrupt:
+        if not predicted:
+            raise
     seconds = time.monotonic() - began
     prediction = torch.cat(predicted)
     true = torch.from_numpy(np.stack([resize(frame, session.size) for frame in truth])).permute(0, 3, 1, 2)
+    true = true[: len(prediction) + 1]
     result = _score(prediction, true, seconds)
     write_videos(out, prediction, true, session.fps)
-    write_json(out / "metrics.json", {"episode": episode, "start": start, "seed": seed, **asdict(result)})
     return result
 
 

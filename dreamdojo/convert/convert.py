@@ -111,6 +111,9 @@ def convert_world_model(
     network = dit_config(Shapes(source, _shapes(published.learned)), student=student)
     _check_fit(source, published.learned, DiT, network, names.WORLD_MODEL_NAMES)
     check_constants(source, published.constants, world_model_constants(network))
+    positions = published.constants.get("pos_embedder.seq")
+    if positions is not None and positions.shape == (256,) and not student:
+        raise CheckpointError(f"{source}: its positions are those of the causal student. Convert it with --student.")
 
     ours = names.from_published(published.learned, prefix="", names=names.WORLD_MODEL_NAMES)
     weight, bias = (ours.pop(f"text_projection.0.{part}") for part in ("weight", "bias"))

@@ -92,7 +92,7 @@ def read_text_embedding(path: Path, features: int) -> Tensor:
     fitting = [t for t in wanted if t.ndim == 2 and t.shape[-1] == features]
     if len(fitting) != 1:
         raise CheckpointError(
-            f"{path}: expected one text embedding (tokens, {features}), found tensors {shapes}. Give {TEXT_SOURCE}."
+            f"{path}: expected one text embedding (tokens, {features}), found {_few(shapes)}. Give {TEXT_SOURCE}."
         )
     return fitting[0].detach()
 
@@ -176,6 +176,10 @@ def _real_metadata(raw: Any) -> Metadata:
                 raise ValueError(f"entry {index.fqn} is stored as {coded}, which cannot be read")
             places[real] = _StorageInfo(str(info.relative_path), int(info.offset), int(info.length))
     return dcp.Metadata(entries, storage_data=places)
+
+
+def _few(shapes: list[tuple[int, ...]]) -> str:
+    return f"tensors {shapes}" if len(shapes) < 5 else f"{len(shapes)} tensors, the first {shapes[:3]}"
 
 
 def _read_entry(folder: Path, metadata: Metadata, name: str) -> Tensor:

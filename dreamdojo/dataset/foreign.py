@@ -26,6 +26,11 @@ from dreamdojo.files import read_json
 UNKNOWN_UNIT = "unknown"
 _MODALITY = Path("meta/modality.json")
 
+_ADVICE = (
+    "Name the body that made the recordings, or leave --body out: the dataset then speaks for itself, and the model is "
+    "post-trained on its robot."
+)
+
 
 def read_modality(root: Path) -> dict[str, Any] | None:
     """GR00T's description of the columns, or None where there is none."""
@@ -76,7 +81,7 @@ def _locate(
     if column not in info["features"]:
         raise DataError(
             f"{where}: expected a column {column!r} with {listed}, found the columns {', '.join(info['features'])}. "
-            "Choose the body that made the recordings."
+            f"{_ADVICE}"
         )
     if modality and part in modality:
         fields = tuple(_at(where, modality[part], column, field) for field in fields)
@@ -86,7 +91,7 @@ def _locate(
     if width < needed or (not sources and width != needed):
         raise DataError(
             f"{where}: expected {'at least ' if sources else ''}{needed} numbers in column {column!r} ({listed}), "
-            f"found {width}. Choose the body that made the recordings."
+            f"found {width}. {_ADVICE}"
         )
     return fields
 
@@ -96,13 +101,12 @@ def _at(where: str, spans: Mapping[str, Any], column: str, field: Field) -> Fiel
     span = spans.get(field.name)
     if span is None or span.get("original_key", column) != column:
         raise DataError(
-            f"{where}: expected {field.name} in column {column!r} of {_MODALITY}, found {', '.join(spans)}. "
-            "Choose the body that made the recordings."
+            f"{where}: expected {field.name} in column {column!r} of {_MODALITY}, found {', '.join(spans)}. {_ADVICE}"
         )
     if span["end"] - span["start"] != field.size:
         raise DataError(
-            f"{where}: expected {field.size} numbers of {field.name} in {_MODALITY}, found {span['start']} to "
-            f"{span['end']}. Choose the body that made the recordings."
+            f"{where}: expected {field.size} numbers of {field.name} in {_MODALITY}, found columns {span['start']} to "
+            f"{span['end']}. {_ADVICE}"
         )
     return dataclasses.replace(field, source=(span["start"], span["end"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dreamdojo.dojo.body import Body
 from dreamdojo.dojo.human_arm import HUMAN
+from dreamdojo.dojo.mobile_arm import MOBILE_ARM
 from dreamdojo.dojo.robot_arm import ROBOT_ARM
 
-BODIES: dict[str, Body] = {body.name: body for body in (HUMAN, ROBOT_ARM)}
+BODIES: dict[str, Body] = {body.name: body for body in (HUMAN, ROBOT_ARM, MOBILE_ARM)}

@@ -27,23 +27,27 @@ BODY_CONTACT = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """One hinge and the rigid piece that it moves, along z in its own frame."""
+    """One joint and the rigid piece that it moves, along z in its own frame."""
 
     joint: str
-    """Name of the hinge."""
+    """Name of the joint."""
     axis: Vector
     """Its axis."""
     limit: tuple[float, float]
-    """Range, radians."""
+    """Range, radians; metres for a slide."""
     length: float
-    """Distance to the next hinge, metres."""
+    """Distance to the next joint, metres."""
     stiffness: float
-    """Gain of the position servo, N m / rad."""
+    """Gain of the position servo, N m / rad; N / m for a slide."""
+    slide: bool = False
+    """Whether the joint slides along its axis, as a mobile base does, instead of turning about it."""
+    inertia: float = 0.12
+    """Typical inertia that the servo moves, kg m^2; kg for a slide."""
 
     @property
     def damping(self) -> float:
-        """Velocity gain of the servo that lets a hinge of typical inertia settle without ringing, N m s / rad."""
-        return 2 * math.sqrt(self.stiffness * 0.12)
+        """Velocity gain of the servo that lets a joint of typical inertia settle without ringing, N m s / rad."""
+        return 2 * math.sqrt(self.stiffness * self.inertia)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +67,15 @@ class Body:
     """A body that reaches over the table."""
 
     name: str
-    """`arm` or `human`."""
+    """`arm`, `mobile_arm` or `human`."""
     build: Callable[[mujoco.MjSpec], None]
     """Adds the body to a scene."""
     materials: Callable[[np.random.Generator], dict[str, Colour]]
     """Random colours of its materials."""
     links: tuple[Link, ...]
-    """Hinges of the chain, from the table to the hand."""
+    """Joints of the chain, from the table to the hand: the slides of a mobile base, then hinges."""
     rest: tuple[float, ...]
-    """Their positions in the posture that the body prefers, radians."""
+    """Their positions in the posture that the body prefers, radians; metres for slides."""
     fingers: tuple[Finger, ...]
     """Joints that open and close."""
     pads: tuple[frozenset[str], frozenset[str]]
@@ -97,34 +101,34 @@ class Body:
 
     @property
     def joints(self) -> tuple[str, ...]:
-        """Names of the hinges."""
+        """Names of all joints of the chain."""
         return tuple(link.joint for link in self.links)
 
     @property
-    def joint_low(self) -> tuple[float, ...]:
-        """Lower limits of the hinges, radians."""
-        return tuple(link.limit[0] for link in self.links)
+    def base(self) -> tuple[Link, ...]:
+        """Slides of the mobile base; none where the body is mounted."""
+        return tuple(link for link in self.links if link.slide)
 
     @property
-    def joint_high(self) -> tuple[float, ...]:
-        """Upper limits of the hinges, radians."""
-        return tuple(link.limit[1] for link in self.links)
+    def hinges(self) -> tuple[Link, ...]:
+        """What comes after the base."""
+        return self.links[len(self.base) :]
 
 
 def add_chain(spec: mujoco.MjSpec, mount: Vector, turn: Quaternion, links: Sequence[Link]) -> list[mujoco.MjsBody]:
-    """Add the hinges with their servos to a scene, and return the body that each of them moves."""
+    """Add the joints with their servos to a scene, and return the body that each of them moves."""
     parent, place, bodies = spec.worldbody, mount, []
     for link in links:
         child = parent.add_body(name=link.joint, pos=place, quat=turn, gravcomp=1)
         child.add_joint(
             name=link.joint,
-            type=mujoco.mjtJoint.mjJNT_HINGE,
+            type=mujoco.mjtJoint.mjJNT_SLIDE if link.slide else mujoco.mjtJoint.mjJNT_HINGE,
             axis=link.axis,
             range=link.limit,
             limited=True,
             armature=0.08,
         )
-        # A hinge weighs something even where no solid is drawn on it.
+        # A joint weighs something even where no solid is drawn on it.
         child.add_geom(
             type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[0.02, 0, 0], mass=0.05, group=HIDDEN, contype=0, conaffinity=0
         )

@@ -32,7 +32,7 @@ class ErrandEnv(gymnasium.Env[Any, np.ndarray]):
     `scene`, the dojo seed; `reset(options={"scene": seed})` builds that very scene.
 
     Args:
-        body: `arm` or `human`.
+        body: a name of `BODIES`.
         control: what the actions mean.
         difficulty: what scenes are drawn from, itself or by name.
         split: which range of seeds scenes come from.

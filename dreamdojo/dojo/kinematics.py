@@ -33,10 +33,11 @@ class Kinematics:
         self.low = np.array([joint.range[0] for joint in joints])
         self.high = np.array([joint.range[1] for joint in joints])
         self._rest = np.array(body.rest)
+        self._base = len(body.base)
         self._jacobian = np.zeros((6, model.nv))
 
     def forward(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Joint positions `(j,)` in radians -> the effector's position `(3,)` in metres and rotation `(3, 3)`."""
+        """Joint positions `(j,)` -> the effector's position `(3,)` in metres and rotation `(3, 3)`."""
         self._data.qpos[self._address] = joints
         mujoco.mj_kinematics(self._model, self._data)
         return self._data.site_xpos[self._site].copy(), self._data.site_xmat[self._site].reshape(3, 3).copy()
@@ -44,8 +45,10 @@ class Kinematics:
     def inverse(self, start: np.ndarray, position: np.ndarray, yaw: float, *, steps: int = 4) -> np.ndarray:
         """Joint positions near `start` whose effector stands upright at `position`, turned by `yaw`.
 
+        A mobile base stays where `start` has it.
+
         Args:
-            start: `(j,)` radians.
+            start: `(j,)` radians; metres for the slides of a base.
             position: `(3,)` metres.
             yaw: radians.
             steps: iterations at most.
@@ -67,6 +70,7 @@ class Kinematics:
             jacobian = self._jacobian[:, self._dofs]
             jacobian[3:] *= _ORIENTATION
             wish = _POSTURE * (self._rest - joints)
+            jacobian[:, : self._base] = wish[: self._base] = 0.0
             step = wish + jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + damping, error - jacobian @ wish)
             step *= min(1.0, _LARGEST_STEP / (float(np.abs(step).max()) + 1e-9))
             joints = np.clip(joints + step, self.low, self.high)

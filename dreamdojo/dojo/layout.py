@@ -81,6 +81,8 @@ class Layout:
     """Where the effector begins, metres."""
     start_yaw: float
     """Its turn about the vertical, radians."""
+    start_opening: float = 1.0
+    """How far the hand is open, 0 to 1."""
     errand: Errand | None = None
     """Which object is to go where, marked on the table in the object's colour; None for free play."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
@@ -29,7 +30,10 @@ _MOUNT = (-0.06, -0.40, 0.20)
 _TOOL = 0.158  # from the last hinge to the grasp, a finger's breadth above the jaws' tips
 _STROKE = 0.045
 
-_LINKS = (
+TURN = math.pi / 2
+"""Of the arm's mount about the vertical: it looks from the right of the table to the left."""
+
+ARM_LINKS = (
     Link(joint="base_yaw", axis=(0, 0, 1), limit=(-2.9, 2.9), length=0.0, stiffness=600),
     Link(joint="shoulder", axis=(0, 1, 0), limit=(-2.0, 2.0), length=0.33, stiffness=600),
     Link(joint="upper_arm_roll", axis=(0, 0, 1), limit=(-2.9, 2.9), length=0.0, stiffness=400),
@@ -38,13 +42,20 @@ _LINKS = (
     Link(joint="wrist", axis=(0, 1, 0), limit=(-2.2, 2.2), length=0.0, stiffness=300),
     Link(joint="tool_roll", axis=(0, 0, 1), limit=(-3.0, 3.0), length=_TOOL, stiffness=200),
 )
+"""From the mount to the gripper."""
 
 
 def _build(spec: mujoco.MjSpec) -> None:
-    cylinder, box, sphere = mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_SPHERE
     x, y, z = _MOUNT
+    cylinder = mujoco.mjtGeom.mjGEOM_CYLINDER
     add_solid(spec.worldbody, cylinder, (0.055, z / 2), "shell", at=(x, y, z / 2), touches=False)
-    _, shoulder, _, elbow, _, wrist, flange = add_chain(spec, _MOUNT, about_z(math.pi / 2), _LINKS)
+    add_arm(spec, add_chain(spec, _MOUNT, about_z(TURN), ARM_LINKS))
+
+
+def add_arm(spec: mujoco.MjSpec, chain: Sequence[mujoco.MjsBody]) -> None:
+    """Add the solids of the arm and its gripper to the seven bodies that `ARM_LINKS` move."""
+    cylinder, box, sphere = mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_SPHERE
+    _, shoulder, _, elbow, _, wrist, flange = chain
     add_solid(shoulder, sphere, (0.055,), "joint")
     add_rod(shoulder, (0, 0, 0.03), (0, 0, 0.30), 0.040, "shell")
     add_solid(elbow, sphere, (0.046,), "joint")
@@ -79,7 +90,7 @@ ROBOT_ARM = Body(
     name="arm",
     build=_build,
     materials=_materials,
-    links=_LINKS,
+    links=ARM_LINKS,
     rest=(-0.11, 0.57, -0.12, 1.82, 0.10, 0.76, -0.28),
     fingers=tuple(Finger(joint=name, open=_STROKE, closed=-0.002) for name in ("left_jaw", "right_jaw")),
     pads=(frozenset({"left_jaw_pad"}), frozenset({"right_jaw_pad"})),

@@ -47,7 +47,7 @@ class SimulateSettings:
     """One dataset of one body."""
 
     body: str
-    """`human` or `arm`. Human episodes have no actions and no proprioception, like a person's video."""
+    """A name of `BODIES`. Human episodes have no actions and no proprioception, like a person's video."""
     episodes: int
     """How many."""
     split: str = "train"

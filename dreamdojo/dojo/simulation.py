@@ -16,8 +16,19 @@ import numpy as np
 
 from dreamdojo.dojo.bodies import BODIES
 from dreamdojo.dojo.body import EFFECTOR
-from dreamdojo.dojo.control import CONTROL_MODES, Command, Plant, Wish, clip_action, embodiment_of, held_back
+from dreamdojo.dojo.control import (
+    CONTROL_MODES,
+    Command,
+    Plant,
+    Wish,
+    advance,
+    clip_action,
+    demonstrate,
+    embodiment_of,
+    held_back,
+)
 from dreamdojo.dojo.difficulty import GENTLE, Difficulty
+from dreamdojo.dojo.dynamics import Dynamics
 from dreamdojo.dojo.geometry import wrap, yaw_of
 from dreamdojo.dojo.kinematics import Kinematics
 from dreamdojo.dojo.layout import CAMERA, Layout, draw_layout
@@ -51,7 +62,7 @@ class Moment:
     opening: float
     """0 closed to 1 open."""
     joint_position: np.ndarray
-    """`(j,)` radians."""
+    """`(j,)` radians; metres for the slides of a mobile base, which come first."""
     object_poses: np.ndarray
     """`(n, 7)` position in metres and quaternion `(w, x, y, z)`."""
     touched: np.ndarray
@@ -68,7 +79,7 @@ class Simulation:
     """A scene that is running.
 
     Args:
-        body: `arm` or `human`.
+        body: a name of `BODIES`.
         control: a name of `CONTROL_MODES`.
         difficulty: what scenes are drawn from.
         fps: actions and frames per second.
@@ -112,14 +123,18 @@ class Simulation:
         self.model = build_model(self.body, self.layout)
         self.data = mujoco.MjData(self.model)
         kinematics = Kinematics(self.model, self.body)
-        self._plant = Plant(body=self.body, kinematics=kinematics, dt=1 / self.fps)
+        dynamics = Dynamics(self.model, self.data, self.body)
+        self._plant = Plant(body=self.body, kinematics=kinematics, dynamics=dynamics, dt=1 / self.fps)
         self._look_up()
         position = np.array(self.layout.start)
         rest = np.array(self.body.rest)
         joints = kinematics.inverse(rest, position, self.layout.start_yaw, steps=150)
-        self.command = Command(position=position, yaw=self.layout.start_yaw, joints=joints, opening=1.0)
+        opening = self.layout.start_opening
+        self.command = Command(position=position, yaw=self.layout.start_yaw, joints=joints, opening=opening)
         self.data.qpos[self._joint_address] = joints
-        self.data.qpos[self._finger_address] = self._finger_open
+        self.data.qpos[self._finger_address] = self._finger_open - (1 - opening) * (
+            self._finger_open - self._finger_closed
+        )
         self._run(self.command, round(_SETTLE / TIMESTEP))
 
     def step(self, action: np.ndarray) -> None:
@@ -135,7 +150,7 @@ class Simulation:
                 f"({', '.join(self.embodiment.action_names())}), got {action!r}"
             )
         clipped = clip_action(self.embodiment, action)
-        command = self._mode.advance(self.commanded(), clipped, self._plant)
+        command = advance(self._mode, self.commanded(), clipped, self._plant)
         reach = _GRIPPER_RATE / self.fps  # fingers take time, whatever is asked
         opening = self.command.opening + float(np.clip(command.opening - self.command.opening, -reach, reach))
         self._run(replace(command, opening=opening), self._substeps)
@@ -146,7 +161,7 @@ class Simulation:
 
     def demonstrate(self, wish: Wish) -> np.ndarray:
         """The action `(a,)` float32 of this control mode that moves the effector as wished."""
-        action = self._mode.demonstrate(self.commanded(), wish, self._plant)
+        action = demonstrate(self._mode, self.commanded(), wish, self._plant)
         return clip_action(self.embodiment, action).astype(np.float32)
 
     def state(self) -> np.ndarray:
@@ -194,6 +209,13 @@ class Simulation:
         focal = 0.5 / math.tan(math.radians(self.model.cam_fovy[self._camera]) / 2)
         return 0.5 + focal * local[..., :2] * (1, -1) / -local[..., 2:]
 
+    def on_plane(self, pixel: np.ndarray, height: float) -> np.ndarray:
+        """The world point `(3,)` at `height` metres above the table that is seen at `pixel` `(2,)`."""
+        place, axes = self.data.cam_xpos[self._camera], self.data.cam_xmat[self._camera].reshape(3, 3)
+        focal = 0.5 / math.tan(math.radians(self.model.cam_fovy[self._camera]) / 2)
+        ray = axes @ np.array([pixel[0] - 0.5, 0.5 - pixel[1], -focal])
+        return place + ray * (height - place[2]) / ray[2]
+
     def opening(self) -> float:
         """How far the fingers are open, 0 to 1, as measured."""
         fingers = self.data.qpos[self._finger_address]
@@ -204,7 +226,8 @@ class Simulation:
         """An independent copy at the same instant; it continues exactly as this one would."""
         other = copy.copy(self)
         other.data = copy.copy(self.data)
-        other._plant = replace(self._plant, kinematics=Kinematics(self.model, self.body))
+        dynamics = Dynamics(self.model, other.data, self.body)
+        other._plant = replace(self._plant, kinematics=Kinematics(self.model, self.body), dynamics=dynamics)
         return other
 
     def _look_up(self) -> None:
@@ -219,6 +242,7 @@ class Simulation:
         self._finger_open = np.array([finger.open for finger in fingers])
         self._finger_closed = np.array([finger.closed for finger in fingers])
         self._lag = np.array([link.damping / link.stiffness for link in self.body.links])
+        self._stiffness = np.array([link.stiffness for link in self.body.hinges])
         joints = [model.joint(f"object_{index}") for index in range(num_objects(model))]
         self._object_address = np.array([joint.qposadr[0] + np.arange(7) for joint in joints])
         self._object_dofs = np.array([joint.dofadr[0] + np.arange(3) for joint in joints])
@@ -233,20 +257,28 @@ class Simulation:
 
     def _run(self, command: Command, substeps: int) -> None:
         """Move the servo targets along a straight line from the last command to this one."""
-        before, ctrl = self.command, self.data.ctrl
+        before, ctrl, base = self.command, self.data.ctrl, len(self.body.base)
         rate = (command.joints - before.joints) / (substeps * TIMESTEP)
         with _without_log_file():
             for index in range(substeps):
                 share = (index + 1) / substeps
                 # Damping holds a moving servo back by damping / stiffness seconds; aim that much ahead.
                 target = before.joints + share * (command.joints - before.joints)
-                ctrl[self._joint_actuators] = target + self._lag * rate
+                target = target + self._lag * rate
+                if command.torque is not None:  # the servo's force, but for its damping, becomes the torque
+                    hinges = self.data.qpos[self._joint_address[base:]]
+                    target[base:] = hinges + command.torque / self._stiffness
+                ctrl[self._joint_actuators] = target
                 opening = before.opening + share * (command.opening - before.opening)
                 ctrl[self._finger_actuators] = self._finger_closed + opening * (self._finger_open - self._finger_closed)
                 mujoco.mj_step(self.model, self.data)
             self.command = command
             self._check()
             mujoco.mj_forward(self.model, self.data)  # positions and contacts of this instant, not of the last substep
+        if command.torque is not None:  # nothing is held, so what was commanded is where the body came to
+            joints = np.concatenate([command.joints[:base], self.data.qpos[self._joint_address[base:]]])
+            position = self.data.site_xpos[self._site].copy()
+            self.command = replace(command, position=position, yaw=self._yaw(), joints=joints)
 
     def _check(self) -> None:
         for kind in mujoco.mjtWarning.__members__.values():

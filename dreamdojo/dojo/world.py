@@ -25,7 +25,7 @@ class DojoWorld:
     controller would saturate them.
 
     Args:
-        body: `arm` or `human`.
+        body: a name of `dreamdojo.dojo.bodies.BODIES`.
         control: what the actions mean, a name of `dreamdojo.dojo.control.CONTROL_MODES`.
         difficulty: what scenes are drawn from, itself or by name.
         size: side of the square pictures in pixels.

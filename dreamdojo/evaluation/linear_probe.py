@@ -3,18 +3,22 @@
 Used for "R2 of the true motion from the latent action". Three rules keep the number honest: whole episodes are held
 out, the ridge strength is chosen by cross-validation inside the training episodes only, and the same procedure is
 repeated with targets shuffled between episodes, which shows what it finds where there is nothing to find.
+
+`probe_episodes` does the same with any other way of fitting, and hands back what it fitted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dreamdojo.errors import DataError
-from dreamdojo.metrics import Interval, RidgeFit, bootstrap_interval, fit_ridge, r2_score
+from dreamdojo.metrics import Interval, bootstrap_interval, fit_ridge, r2_score
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Ridge strengths to choose from, for features and targets of unit variance."""
@@ -32,8 +36,8 @@ class ProbedDimension:
     """Mean R2 of the same procedure with targets shuffled between episodes."""
     null_high: float
     """The R2 that 95 % of the shuffles stay below."""
-    strength: float
-    """Ridge strength chosen for this target."""
+    strength: float | None
+    """Ridge strength chosen for this target; None where the probe is no ridge regression."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,44 @@ class LinearProbe:
                 for d in self.dimensions
             },
         }
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Predicts targets from features, in their own units."""
+
+    def predict(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """The targets at `x`."""
+        ...
+
+
+Fit = Callable[[Tensor, Tensor, Tensor], Reader]
+"""Features `n d`, targets `n k` and the fold `n` of each row -> what was fitted; whole episodes share a fold."""
+
+
+@dataclass(frozen=True)
+class LinearReader:
+    """`y = x @ weight + bias`, of features and targets in their own units."""
+
+    weight: Float[Tensor, "d k"]
+    bias: Float[Tensor, " k"]
+    strengths: tuple[float, ...]
+    """Ridge strength chosen for each target."""
+
+    def predict(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """The targets at `x`, in double precision."""
+        return x.double() @ self.weight + self.bias
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A probe and what it fitted."""
+
+    probe: LinearProbe
+    reader: Reader
+    """Fitted on the rows that are not held out."""
+    held_out: Bool[Tensor, " n"]
+    """Rows of held-out episodes."""
 
 
 def linear_probe(
@@ -84,6 +126,36 @@ def linear_probe(
     Raises:
         DataError: if there are too few episodes, the names do not fit or a number is not finite.
     """
+    return probe_episodes(
+        features,
+        targets,
+        episodes,
+        names=names,
+        seed=seed,
+        held_out=held_out,
+        folds=folds,
+        permutations=permutations,
+    ).probe
+
+
+def probe_episodes(
+    features: Float[Tensor, "n d"],
+    targets: Float[Tensor, "n k"],
+    episodes: Int[Tensor, " n"],
+    *,
+    names: tuple[str, ...],
+    seed: int,
+    fit: Fit | None = None,
+    held_out: float = 0.3,
+    folds: int = 5,
+    permutations: int = 20,
+) -> Probed:
+    """As `linear_probe`, by `fit` (ridge regression where not given), and with what was fitted.
+
+    Raises:
+        DataError: if there are too few episodes, the names do not fit or a number is not finite.
+    """
+    fit = fit or fit_linear
     if len(names) != targets.shape[1]:
         raise DataError(f"linear_probe needs one name per target: got {len(names)} names, {targets.shape[1]} targets.")
     generator = torch.Generator().manual_seed(seed)
@@ -96,26 +168,25 @@ def linear_probe(
             f"which {num_held_out} are held out. Give it more episodes or fewer folds."
         )
     test = torch.isin(episodes, order[:num_held_out])
-    fold = torch.empty_like(episodes)
-    for part, members in enumerate(order[num_held_out:].tensor_split(folds)):
-        fold[torch.isin(episodes, members)] = part
+    fold = folds_by_episode(episodes, order[num_held_out:], folds)
 
-    x = _standardised(features.double(), by=~test)
-    y = targets.double()
-    predicted, strengths = _fit_and_predict(x, y, fold, test)
+    x, y = features.double(), targets.double()
+    reader = fit(x[~test], y[~test], fold[~test])
+    predicted = reader.predict(x[test])
+    strengths = reader.strengths if isinstance(reader, LinearReader) else (None,) * len(names)
     null = []
     for _ in range(permutations):
         shuffled = y.clone()
         for part in (test, ~test):
             shuffled[part] = _shuffled_between_episodes(y[part], episodes[part], generator)
-        null.append(r2_score(_fit_and_predict(x, shuffled, fold, test)[0], shuffled[test]))
+        null.append(r2_score(fit(x[~test], shuffled[~test], fold[~test]).predict(x[test]), shuffled[test]))
     null_r2 = torch.stack(null) if null else y.new_full((1, y.shape[1]), torch.nan)
 
-    return LinearProbe(
+    probe = LinearProbe(
         dimensions=tuple(
             ProbedDimension(
                 name=name,
-                r2=_r2_interval(predicted[:, k], y[test, k], episodes[test], seed=seed),
+                r2=r2_interval(predicted[:, k], y[test, k], episodes[test], seed=seed),
                 null_mean=null_r2[:, k].mean().item(),
                 null_high=null_r2[:, k].quantile(0.95).item(),
                 strength=strengths[k],
@@ -126,29 +197,33 @@ def linear_probe(
         held_out_episodes=num_held_out,
         permutations=permutations,
     )
+    return Probed(probe, reader, test)
 
 
-def _fit_and_predict(
-    x: Float[Tensor, "n d"], y: Float[Tensor, "n k"], fold: Int[Tensor, " n"], test: Bool[Tensor, " n"]
-) -> tuple[Float[Tensor, "m k"], list[float]]:
-    """Predictions for the rows in `test` and the strength chosen for each target, all by the other rows."""
-    y_mean, y_std = y[~test].mean(dim=0), y[~test].std(dim=0).clamp(min=1e-12)
-    y = (y - y_mean) / y_std
+def folds_by_episode(episodes: Int[Tensor, " n"], order: Int[Tensor, " e"], folds: int) -> Int[Tensor, " n"]:
+    """The fold of each row; the episodes of `order` are dealt into folds in that order."""
+    fold = torch.empty_like(episodes)
+    for part, members in enumerate(order.tensor_split(folds)):
+        fold[torch.isin(episodes, members)] = part
+    return fold
+
+
+def fit_linear(x: Float[Tensor, "n d"], y: Float[Tensor, "n k"], fold: Int[Tensor, " n"]) -> LinearReader:
+    """Ridge regression whose strength is chosen for each target by cross-validation over the folds."""
+    x_mean, x_std = x.mean(dim=0), x.std(dim=0).clamp(min=1e-12)
+    y_mean, y_std = y.mean(dim=0), y.std(dim=0).clamp(min=1e-12)
+    x, y = (x - x_mean) / x_std, (y - y_mean) / y_std
     error = y.new_zeros(len(STRENGTHS), y.shape[1])
-    for part in fold[~test].unique():
-        inside = ~test & (fold != part)
-        outside = ~test & (fold == part)
+    for part in fold.unique():
+        inside, outside = fold != part, fold == part
         for row, strength in enumerate(STRENGTHS):
             fit = fit_ridge(x[inside], y[inside], strength=strength)
             error[row] += (fit.predict(x[outside]) - y[outside]).square().sum(dim=0)
     chosen = error.argmin(dim=0).tolist()
-    fits: dict[int, RidgeFit] = {row: fit_ridge(x[~test], y[~test], strength=STRENGTHS[row]) for row in set(chosen)}
-    columns = [fits[row].predict(x[test])[:, k] for k, row in enumerate(chosen)]
-    return torch.stack(columns, dim=1) * y_std + y_mean, [STRENGTHS[row] for row in chosen]
-
-
-def _standardised(x: Float[Tensor, "n d"], *, by: Bool[Tensor, " n"]) -> Float[Tensor, "n d"]:
-    return (x - x[by].mean(dim=0)) / x[by].std(dim=0).clamp(min=1e-12)
+    fits = {row: fit_ridge(x, y, strength=STRENGTHS[row]) for row in set(chosen)}
+    weight = torch.stack([fits[row].weight[:, k] for k, row in enumerate(chosen)], dim=1) * y_std / x_std[:, None]
+    bias = torch.stack([fits[row].bias[k] for k, row in enumerate(chosen)]) * y_std + y_mean
+    return LinearReader(weight, bias - x_mean @ weight, tuple(STRENGTHS[row] for row in chosen))
 
 
 def _shuffled_between_episodes(
@@ -160,7 +235,7 @@ def _shuffled_between_episodes(
     return torch.cat([y[episodes == episode] for episode in order])
 
 
-def _r2_interval(
+def r2_interval(
     predicted: Float[Tensor, " n"], truth: Float[Tensor, " n"], episodes: Int[Tensor, " n"], *, seed: int
 ) -> Interval:
     """R2 with a bootstrap over episodes, from four sums per episode."""

@@ -118,7 +118,8 @@ def latent_action_section(probe: LinearProbe) -> Section:
     table = Table(
         columns=("True motion", "R² on held-out episodes", "shuffled: mean", "shuffled: 95 %", "ridge"),
         rows=tuple(
-            Row(label=d.name, cells=(d.r2, d.null_mean, d.null_high, f"{d.strength:g}")) for d in probe.dimensions
+            Row(label=d.name, cells=(d.r2, d.null_mean, d.null_high, "" if d.strength is None else f"{d.strength:g}"))
+            for d in probe.dimensions
         ),
         caption=f"Ridge regression on {probe.train_episodes} episodes, judged on {probe.held_out_episodes} others. "
         f"Shuffled: the same procedure after exchanging targets between episodes, {probe.permutations} times.",

@@ -13,10 +13,12 @@ from dreamdojo.metrics.frames import (
     ssim,
     unit_range,
 )
-from dreamdojo.metrics.ridge import RidgeFit, fit_ridge
+from dreamdojo.metrics.ridge import ChosenRidge, RidgeFit, choose_ridge, fit_ridge
 from dreamdojo.metrics.statistics import (
+    ExplainedVariance,
     Interval,
     bootstrap_interval,
+    explained_variance,
     mean_interval,
     paired_interval,
     r2_score,
@@ -27,10 +29,14 @@ __all__ = [
     "MIN_MOVING_FRACTION",
     "MOVING_THRESHOLD",
     "MSE_FLOOR",
+    "ChosenRidge",
+    "ExplainedVariance",
     "Interval",
     "MovingPSNR",
     "RidgeFit",
     "bootstrap_interval",
+    "choose_ridge",
+    "explained_variance",
     "fit_ridge",
     "gradient_energy",
     "gradient_energy_ratio",

@@ -11,10 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreamdojo.errors import DataError
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+"""Ridge strengths to choose from, for features and targets of unit variance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +58,49 @@ def fit_ridge(x: Float[Tensor, "n d"], y: Float[Tensor, "n k"], *, strength: flo
         factor = torch.linalg.cholesky(features.mT @ features / len(x) + shrink)
         weight = torch.cholesky_solve(features.mT @ targets / len(x), factor)
     return RidgeFit(weight=weight.to(y.dtype), bias=(y_mean - x_mean @ weight).to(y.dtype))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenRidge(RidgeFit):
+    """A ridge fit, in the units of features and targets, whose strengths were chosen by cross-validation."""
+
+    strengths: tuple[float, ...]
+    """Chosen for each target, for features and targets of unit variance."""
+
+
+def choose_ridge(
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "n k"],
+    fold: Int[Tensor, " n"],
+    *,
+    strengths: tuple[float, ...] = STRENGTHS,
+) -> ChosenRidge:
+    """Ridge regression on standardised columns; each target gets the strength that predicts it best across folds.
+
+    A row's `fold` says in which part it is left out; rows that are not independent share one.
+
+    Raises:
+        DataError: if there are no rows or a number is not finite.
+    """
+    if len(x) == 0 or not (x.isfinite().all() and y.isfinite().all()):
+        fit_ridge(x, y, strength=0.0)  # says what is wrong
+    features, targets = x.double(), y.double()
+    x_mean, x_std = features.mean(dim=0), features.std(dim=0, correction=0).clamp(min=1e-12)
+    y_mean, y_std = targets.mean(dim=0), targets.std(dim=0, correction=0).clamp(min=1e-12)
+    features, targets = (features - x_mean) / x_std, (targets - y_mean) / y_std
+    error = targets.new_zeros(len(strengths), y.shape[1])
+    for part in fold.unique():
+        inside, outside = fold != part, fold == part
+        if not inside.any():
+            continue
+        for row, strength in enumerate(strengths):
+            fit = fit_ridge(features[inside], targets[inside], strength=strength)
+            error[row] += (fit.predict(features[outside]) - targets[outside]).square().sum(dim=0)
+    chosen = error.argmin(dim=0).tolist()
+    fits = {row: fit_ridge(features, targets, strength=strengths[row]) for row in set(chosen)}
+    weight = torch.stack([fits[row].weight[:, k] for k, row in enumerate(chosen)], dim=1) * y_std / x_std[:, None]
+    return ChosenRidge(
+        weight=weight.to(y.dtype),
+        bias=(y_mean - x_mean @ weight).to(y.dtype),  # standardised fits pass through the means
+        strengths=tuple(strengths[row] for row in chosen),
+    )

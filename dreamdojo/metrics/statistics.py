@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreamdojo.errors import DataError
@@ -108,6 +108,60 @@ def r2_score(predicted: Float[Tensor, "n k"], truth: Float[Tensor, "n k"]) -> Fl
     residual = (predicted - truth).square().sum(dim=0)
     total = (truth - truth.mean(dim=0)).square().sum(dim=0)
     return torch.where(total > 0, 1 - residual / total, torch.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainedVariance:
+    """R2 of several targets on the same groups of rows."""
+
+    columns: tuple[Interval, ...]
+    """One per target; NaN where the truth is constant."""
+    mean: Interval
+    """Of the mean over the targets that vary."""
+
+
+def explained_variance(
+    squared_error: Float[Tensor, "n k"],
+    truth: Float[Tensor, "n k"],
+    groups: Int[Tensor, " n"],
+    *,
+    seed: int,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> ExplainedVariance:
+    """R2 with a bootstrap over groups of rows (whole episodes), from four sums per group.
+
+    Raises:
+        DataError: if there are no rows.
+    """
+    if len(truth) == 0:
+        raise DataError("explained_variance needs at least one row, got none. Check that any episode was scored.")
+    centred = (truth - truth.mean(dim=0)).double()  # the sums below cancel badly for a target with a large offset
+    rows = torch.stack([squared_error.double(), centred.square(), centred, torch.ones_like(centred)], dim=1)
+    ids, member = groups.unique(return_inverse=True)
+    sums = rows.new_zeros(len(ids), *rows.shape[1:]).index_add_(0, member, rows)
+
+    def r2(total: Tensor) -> Tensor:
+        residual, squares, first, count = total.unbind(dim=1)
+        variance = squares - first.square() / count
+        return torch.where(variance > 1e-12 * count, 1 - residual / variance, torch.nan)
+
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(ids), (resamples, len(ids)), generator=generator)
+    times = torch.nn.functional.one_hot(drawn, len(ids)).sum(dim=1).double()
+    found, draws = r2(sums.sum(dim=0)[None])[0], r2(torch.einsum("rg,gsk->rsk", times, sums))
+
+    def interval(value: Tensor, values: Tensor) -> Interval:
+        values = values[values.isfinite()]
+        tails = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
+        enough = len(ids) > 1 and len(values) > 0 and bool(value.isfinite())
+        low, high = values.quantile(tails).tolist() if enough else (math.nan, math.nan)
+        return Interval(mean=value.item(), low=low, high=high, count=len(ids), level=level)
+
+    return ExplainedVariance(
+        columns=tuple(interval(found[k], draws[:, k]) for k in range(truth.shape[1])),
+        mean=interval(found.nanmean(), draws.nanmean(dim=1)),
+    )
 
 
 @lru_cache(maxsize=1024)

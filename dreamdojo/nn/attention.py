@@ -45,10 +45,10 @@ class RMSNorm(nn.Module):
         return (normed * self.weight).to(x.dtype)
 
 
-def rotary_frequencies(dim: int, ratio: float = 1.0) -> Float[Tensor, " half"]:
+def rotary_frequencies(dim: int, ratio: float = 1.0, device: torch.device | None = None) -> Float[Tensor, " half"]:
     """`base ** (-2 i / dim)`, i = 0 .. dim/2 - 1, with base 10000 stretched by the NTK `ratio` of the axis."""
     base = 10000.0 * ratio ** (dim / (dim - 2)) if ratio != 1.0 else 10000.0
-    return base ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+    return base ** -(torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim)
 
 
 def rotate_interleaved(x: Float[Tensor, "*b n d"], angles: Float[Tensor, "n half"]) -> Float[Tensor, "*b n d"]:

@@ -23,6 +23,8 @@ from dreamdojo.world_model.budget import (
 
 CLIP_LATENTS = 4
 LORA_RANK = 16
+WORKING_COPIES = 48
+"""Decoding holds about so many times one frame's features at full resolution; measured on the Wan tokenizer."""
 TEXT_FEATURES = 100_352
 """Width of the published raw text features; converted models keep the text projected."""
 
@@ -45,6 +47,8 @@ class Costs:
     """Keys and values of the student's window."""
     activation_bytes: int
     """Of the teacher's pass."""
+    tokenizer_bytes: int
+    """What decoding holds beside the weights."""
     training_bytes: int
     """All weights, batch 1, in float32 with optimizer and average, on one device."""
     lora_bytes: int
@@ -52,20 +56,21 @@ class Costs:
 
     @property
     def generation_bytes(self) -> int:
-        """What generating with the teacher holds at once, beside the tokenizer's own working memory."""
-        return self.weight_bytes + self.activation_bytes
+        """What generating holds at once; the tokenizer does not work while the network does."""
+        return self.weight_bytes + self.cache_bytes + max(self.activation_bytes, self.tokenizer_bytes)
 
     def rows(self) -> list[tuple[str, str]]:
         """Each cost in words and figures."""
         return [
             *((f"parameters, {name}", f"{count:,}") for name, count in self.parameters.items()),
-            ("weights, world model and tokenizer", _gib(self.weight_bytes)),
-            ("activations (estimate)", _gib(self.activation_bytes)),
-            ("keys and values of the window", _gib(self.cache_bytes)),
+            ("weights, world model and tokenizer", in_gib(self.weight_bytes)),
+            ("activations, world model (estimate)", in_gib(self.activation_bytes)),
+            ("activations and state, tokenizer (estimate)", in_gib(self.tokenizer_bytes)),
+            ("keys and values of the window", in_gib(self.cache_bytes)),
             (f"teacher, {self.teacher_steps} steps", f"{_flops(self.teacher_flops)} per frame"),
             (f"student, {self.student_steps} steps", f"{_flops(self.student_flops)} per frame"),
-            ("post-training, all weights (estimate)", _gib(self.training_bytes)),
-            (f"post-training, LoRA of rank {LORA_RANK} (estimate)", _gib(self.lora_bytes)),
+            ("post-training, all weights (estimate)", in_gib(self.training_bytes)),
+            (f"post-training, LoRA of rank {LORA_RANK} (estimate)", in_gib(self.lora_bytes)),
         ]
 
 
@@ -110,6 +115,7 @@ def costs_of(preset: Preset) -> Costs:
         student_steps=student_steps,
         cache_bytes=cache_bytes(config, grid, frames=window - 1),
         activation_bytes=activation_bytes(config, grid, frames=clip),
+        tokenizer_bytes=WORKING_COPIES * preset.tokenizer.width * preset.size[0] * preset.size[1] * 2,
         training_bytes=training_bytes(config, grid, trained=world_model, frozen=0, **settings),
         lora_bytes=training_bytes(config, grid, trained=lora, frozen=world_model, **settings),
     )
@@ -119,5 +125,6 @@ def _flops(count: float) -> str:
     return f"{count / 1e12:.3g} TFLOP" if count >= 1e11 else f"{count / 1e9:.3g} GFLOP"
 
 
-def _gib(count: int) -> str:
+def in_gib(count: int) -> str:
+    """Bytes in words."""
     return f"{count / GIB:.2f} GiB" if count >= GIB / 100 else f"{count / 2**20:.2f} MiB"

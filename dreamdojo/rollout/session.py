@@ -114,6 +114,16 @@ class Session:
         return (CAMERA,)
 
     @property
+    def sampler(self) -> SamplerConfig:
+        """How a frame or clip is denoised."""
+        return self._dream.sampler_config
+
+    @property
+    def reference_compatible(self) -> bool:
+        """Whether the model repeats the published system's faults."""
+        return self._model.config.reference_compatible
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of a frame in pixels."""
         return self._model.config.size
@@ -310,11 +320,14 @@ def load_session(
         raise ConfigError(f"name one of the model's embodiments: {', '.join(bodies) or 'it has none (post-train it)'}")
     name = embodiment or next(iter(bodies))
     if name not in bodies:
-        raise ConfigError(f"the model has no embodiment {name!r}; it has: {', '.join(bodies)}")
+        raise ConfigError(
+            f"the model has no embodiment {name!r}; it has: {', '.join(bodies) or 'none'}. If the recordings are of "
+            "one of these, say so (--body); else post-train the model on them."
+        )
     about = read_about(folder).get("sampler")
     if about is None:
         raise CheckpointError(f"{folder}/config.json does not say how to sample (about.sampler). Train it again.")
-    sampler = from_plain(SamplerConfig, {**about, "steps": steps or about["steps"]})
+    sampler = from_plain(SamplerConfig, {**about, "steps": about["steps"] if steps is None else steps})
     return Session(model, tokenizer, sampler, embodiment=bodies[name], compute=compute)
 
 

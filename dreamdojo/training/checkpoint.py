@@ -21,6 +21,14 @@ from dreamdojo.files import read_json, write_json, written_whole
 FORMAT = "dreamdojo/1"
 Model = TypeVar("Model", bound=nn.Module)
 
+_PLAIN: dict[Any, tuple[str, tuple[type, ...]]] = {
+    bool: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+    str: ("a text", (str,)),
+}
+"""Plain kinds of settings, in words, and what may stand for them."""
+
 
 def save_model(
     folder: Path,
@@ -63,6 +71,21 @@ def read_class(folder: Path) -> str:
     return _read_config(folder)["class"]
 
 
+def read_config(folder: Path, model_class: type[nn.Module]) -> Any:
+    """The config of the folder's model, without its weights.
+
+    Raises:
+        CheckpointError: if the folder holds another class.
+    """
+    raw = _read_config(folder)
+    if raw["class"] != model_class.__name__:
+        raise CheckpointError(f"{folder}: expected a {model_class.__name__}, found a {raw['class']}")
+    try:
+        return from_plain(typing.get_type_hints(model_class.__init__)["config"], raw["config"])
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{folder}/config.json does not describe a {model_class.__name__}: {error}") from error
+
+
 def load_model(folder: Path, model_class: type[Model], *, dtype: torch.dtype | None = torch.float32) -> Model:
     """Load a model of `model_class`, ready for inference.
 
@@ -73,13 +96,10 @@ def load_model(folder: Path, model_class: type[Model], *, dtype: torch.dtype | N
     Raises:
         CheckpointError: if the folder holds another class, another format, or weights that are cut short or do not fit.
     """
-    raw = _read_config(folder)
-    if raw["class"] != model_class.__name__:
-        raise CheckpointError(f"{folder}: expected a {model_class.__name__}, found a {raw['class']}")
-    config_class = typing.get_type_hints(model_class.__init__)["config"]
+    config = read_config(folder, model_class)
     try:
         with torch.device("meta"):  # every weight comes from the file, so none is made first
-            model = model_class(from_plain(config_class, raw["config"]))
+            model = model_class(config)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder}/config.json does not describe a {model_class.__name__}: {error}") from error
     path, expected = folder / "model.safetensors", model.state_dict()
@@ -147,13 +167,13 @@ def from_plain(kind: Any, value: Any) -> Any:
         ConfigError: if a key is unknown or missing.
     """
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
+        hints, title = typing.get_type_hints(kind), kind.__name__
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{kind.__name__}: expected its fields, found {value!r}")
+            raise ConfigError(f"{title}: expected its fields, found {value!r}")
         if unknown := sorted(value.keys() - hints.keys()):
             raise ConfigError(f"{kind.__name__} has no field {', '.join(unknown)}; it has: {', '.join(hints)}")
         try:
-            return kind(**{name: from_plain(hints[name], part) for name, part in value.items()})
+            return kind(**{name: _named(f"{title}.{name}", hints[name], part) for name, part in value.items()})
         except TypeError as error:
             raise ConfigError(f"{kind.__name__}: {error}") from error
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -165,7 +185,20 @@ def from_plain(kind: Any, value: Any) -> Any:
         return tuple(from_plain(part, item) for part, item in zip(parts, value, strict=True))
     if kind is Path:
         return Path(value)
+    if origin is typing.Literal and value not in arguments:
+        raise ConfigError(f"expected one of {', '.join(map(repr, arguments))}, found {value!r}")
+    if kind in _PLAIN:
+        words, allowed = _PLAIN[kind]
+        if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+            raise ConfigError(f"expected {words}, found {value!r}")
     return value
+
+
+def _named(name: str, kind: Any, value: Any) -> Any:
+    try:
+        return from_plain(kind, value)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

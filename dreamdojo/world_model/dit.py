@@ -389,11 +389,10 @@ def _rotary_angles(
     frames: int, rows: int, columns: int, head_dim: int, ratio: float, device: torch.device
 ) -> Float[Tensor, "m half"]:
     """One table per grid and device: made on the CPU, so that every device has the same, and sent there once."""
-    spatial = 2 * (head_dim // 6)
-    with torch.inference_mode(False), torch.device("cpu"):  # a table serves training too, whoever asked for it first
-        of_time = torch.arange(frames)[:, None] * rotary_frequencies(head_dim - 2 * spatial)
-        of_row = torch.arange(rows)[:, None] * rotary_frequencies(spatial, ratio)
-        of_column = torch.arange(columns)[:, None] * rotary_frequencies(spatial, ratio)
-        grid = (frames, rows, columns, -1)
-        parts = [of_time[:, None, None].expand(grid), of_row[None, :, None].expand(grid), of_column.expand(grid)]
-        return torch.cat(parts, dim=-1).flatten(0, 2).to(device)
+    spatial, cpu = 2 * (head_dim // 6), torch.device("cpu")
+    of_time = torch.arange(frames, device=cpu)[:, None] * rotary_frequencies(head_dim - 2 * spatial, device=cpu)
+    of_row = torch.arange(rows, device=cpu)[:, None] * rotary_frequencies(spatial, ratio, cpu)
+    of_column = torch.arange(columns, device=cpu)[:, None] * rotary_frequencies(spatial, ratio, cpu)
+    grid = (frames, rows, columns, -1)
+    parts = [of_time[:, None, None].expand(grid), of_row[None, :, None].expand(grid), of_column.expand(grid)]
+    return torch.cat(parts, dim=-1).flatten(0, 2).to(device)

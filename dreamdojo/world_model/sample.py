@@ -40,6 +40,10 @@ class SamplerConfig:
     guidance: float = 0.0
     """Extra weight of the text against no text; 0, as published, is one pass per step and not two."""
 
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"sampling takes at least one step, got steps={self.steps}")
+
 
 @dataclass(frozen=True)
 class RolloutState:

@@ -50,7 +50,7 @@ def test_a_run_goes_before_the_model_that_ships(tmp_path):
 
 def test_play_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("dreamdojo.commands.foundation", lambda name: None)
-    with pytest.raises(ConfigError, match="Run `dreamdojo demo` first"):
+    with pytest.raises(ConfigError, match="`dreamdojo demo` at nano"):
         Play(preset=NANO, run_folder=tmp_path).run()
     with pytest.raises(ConfigError, match="Check --run"):
         Play(preset=NANO, run_folder=tmp_path / "nothing").run()

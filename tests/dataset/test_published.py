@@ -400,7 +400,7 @@ def test_the_modality_file_says_where_the_fields_are(tmp_path: Path) -> None:
         open_dataset(root, embodiment=body)
     spans["head_position"]["end"] += 1
     modality.write_text(json.dumps({"action": spans}))
-    with pytest.raises(DataError, match=r"expected 2 numbers of head_position .*found 4 to 7"):
+    with pytest.raises(DataError, match=r"expected 2 numbers of head_position .*found columns 4 to 7"):
         open_dataset(root, embodiment=body)
 
 

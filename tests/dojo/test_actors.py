@@ -39,20 +39,21 @@ def was_moved(poses):
     return np.linalg.norm(poses[-1, :2] - poses[0, :2]) > 0.03
 
 
-def test_an_expert_robot_lifts_what_it_grasps():
-    assert success_rate("arm", "pick_place", was_lifted, range(100, 120)) >= 0.9
+@pytest.mark.parametrize("body", ["arm", "mobile_arm"])
+def test_an_expert_robot_lifts_what_it_grasps(body):
+    assert success_rate(body, "pick_place", was_lifted, range(100, 120)) >= 0.9
 
 
 def test_an_expert_hand_lifts_most_of_what_it_grasps():
     assert success_rate("human", "pick_place", was_lifted, range(100, 120)) >= 0.6
 
 
-@pytest.mark.parametrize("body", ["arm", "human"])
+@pytest.mark.parametrize("body", ["arm", "mobile_arm", "human"])
 def test_an_expert_moves_what_it_pushes(body):
     assert success_rate(body, "push", was_moved, range(200, 212)) >= 0.9
 
 
-@pytest.mark.parametrize("body", ["arm", "human"])
+@pytest.mark.parametrize("body", ["arm", "mobile_arm", "human"])
 def test_gentle_motion_is_a_few_pixels_a_frame(body):
     speeds = []
     for seed in range(300, 306):

@@ -22,7 +22,7 @@ def make(name, **settings) -> tuple[gymnasium.Env, ErrandEnv]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("body", ["arm", "human"])
+@pytest.mark.parametrize("body", ["arm", "mobile_arm", "human"])
 def test_gymnasium_finds_nothing_to_complain_about(name, body):
     check_env(make(name, body=body)[1])  # pytest turns its warnings into errors
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from dreamdojo import files
-from dreamdojo.errors import CheckpointError, DataError, TrainingDiverged
+from dreamdojo.errors import CheckpointError, ConfigError, DataError, TrainingDiverged
 from dreamdojo.training import checkpoint
+from dreamdojo.training.checkpoint import from_plain
 from dreamdojo.training.fit import FitConfig, fit, is_finished
 from dreamdojo.training.resume import saved_step
 from dreamdojo.world_model.train import WorldModelTraining, train_world_model
@@ -189,3 +190,16 @@ def test_checkpoints_come_back_and_foreign_or_cut_ones_are_refused(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         checkpoint.load_model(tmp_path / "model", type(model))
+
+
+@pytest.mark.parametrize(
+    ("plain", "words"),
+    [
+        ({"steps": "ten"}, "FitConfig.steps: expected a whole number, found 'ten'"),
+        ({"steps": True}, "FitConfig.steps: expected a whole number, found True"),
+        ({"checkpoint_activations": "yes"}, "FitConfig.checkpoint_activations: expected true or false, found 'yes'"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused_by_name(plain, words):
+    with pytest.raises(ConfigError, match=words):
+        from_plain(FitConfig, {"steps": 1, "batch_size": 1, "learning_rate": 1, **plain})

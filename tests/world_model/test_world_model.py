@@ -119,6 +119,26 @@ def test_the_cache_is_never_changed_in_place():
     assert torch.equal(sampler.step(state, chunk, noise).last, first)
 
 
+@pytest.mark.parametrize("window", [1, 2, 3, None])
+def test_the_cache_holds_the_frames_of_the_window_and_no_memory_beside_them(window):
+    model = tiny_world_model(window=window)
+    sampler = CausalSampler(model, SamplerConfig(steps=1), window)
+    state = sampler.start(torch.randn(1, 4, 4, 4))
+    for _ in range(4):
+        state = sampler.append(state, torch.randn(1, 4, 4, 4), torch.randn(1, LATENT_DIM))
+    assert state.num_frames == (5 if window is None else max(window - 1, 1))
+    key = state.past[0].key
+    assert key.untyped_storage().nbytes() == key.nbytes
+
+
+def test_rotary_angles_are_made_once_for_a_grid_and_device():
+    dit = tiny_world_model().dit
+    assert dit.rotary_angles(3, 2, 2) is DiT(tiny_dit()).rotary_angles(3, 2, 2, torch.device("cpu"))
+    with torch.device("meta"):  # as costs are counted; the table of the CPU stays one of the CPU
+        assert dit.rotary_angles(3, 5, 2).device.type == "cpu"
+        assert dit.rotary_angles(3, 5, 2, torch.device("meta")).device.type == "meta"
+
+
 def test_a_perfect_prediction_has_no_loss_and_the_motion_term_sees_a_flicker():
     random = torch.Generator().manual_seed(0)
     clean, noise = (torch.randn(2, 4, 3, 5, 5, generator=random) for _ in range(2))

@@ -84,7 +84,7 @@ def number(value: float, *, decimals: int, signed: bool = False) -> str:
     """A number for people: fixed decimals, a true minus sign, a dash where there is none."""
     if not math.isfinite(value):
         return NOTHING
-    return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
+    return f"{value:{'+' if signed else ''}z.{decimals}f}".replace("-", "−")
 
 
 def duration(seconds: float) -> str:
@@ -172,7 +172,7 @@ def _cell(cell: Cell, table: Table, reach: float) -> str:
     if cell is None:
         return f"<td>{NOTHING}</td>"
     if isinstance(cell, str):
-        return f"<td>{escape(cell)}</td>"
+        return f'<td><span class="words">{escape(cell)}</span></td>'
     unit = f" {escape(table.unit)}" if table.unit else ""
     if isinstance(cell, Interval):
         if not math.isfinite(cell.mean):

@@ -62,6 +62,7 @@ tbody tr + tr > * { border-top: 1px solid var(--rule); }
 th:first-child { text-align: left; font-weight: 550; width: 30%; white-space: normal; }
 tbody th { position: sticky; left: 0; background: var(--card); }
 tr.quiet > * { color: var(--ink-3); } tr.quiet th { font-weight: 400; }
+td .words { white-space: normal; }
 td .range { display: block; font-size: 12px; color: var(--ink-3); line-height: 1.3; }
 td.is-good .number { color: var(--good); font-weight: 600; } td.is-bad .number { color: var(--bad); font-weight: 600; }
 td svg { display: block; width: 92px; max-width: 100%; height: 12px; margin: 3px 0 0 auto; }
@@ -104,7 +105,7 @@ footer { max-width: 1080px; margin: 60px auto 40px; padding: 16px 20px 0; color:
   header.top { padding-top: 32px; } section { padding-top: 40px; }
   .cards { grid-template-columns: 1fr 1fr; } .card { padding: 12px 14px; } .card .value { font-size: 25px; }
   table { min-width: 0; font-size: 14px; } th, td { padding: 8px 5px; }
-  th:first-child { width: 25%; padding-left: 12px; }
+  th:first-child { width: 28%; padding-left: 12px; overflow-wrap: anywhere; } tbody th { font-size: 13px; }
   td:last-child, th:last-child { padding-right: 12px; } td .range { white-space: normal; font-size: 11px; }
   thead th { white-space: normal; font-size: 12px; }
   dl { grid-template-columns: 1fr; } dt { padding-bottom: 0; } dd { padding-top: 0; }
