@@ -1,12 +1,14 @@
 """Alignment as a stage and a command, and what it gives the adapter in front of the world model."""
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 
-from dreamdojo import cli, stages
+from dreamdojo import cli, commands, stages
 from dreamdojo.commands import all_episodes, train_and_test
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import CheckpointError, DataError
@@ -47,11 +49,13 @@ def test_the_stage_writes_an_alignment_that_loads_and_an_answer(tmp_path, record
     assert len(written["fit"]["action_r2"]) == 1 + 2 * k
 
 
-def test_the_command_answers_in_one_sentence_and_writes_a_report(recordings, started, monkeypatch, capsys):
+def test_the_command_answers_in_one_sentence_and_writes_a_report(recordings, started, monkeypatch):
     monkeypatch.setitem(PRESETS, "toy", replace(toy_preset(1), name="toy"))
+    printed = io.StringIO()
+    monkeypatch.setattr(commands, "console", Console(file=printed))
     arguments = ["--robot", str(recordings[1]), "--run", str(started.folder), "--kind", "ridge", "--workers", "1"]
     cli.main(["latent-action", "align", "toy", *arguments])
-    said = " ".join(capsys.readouterr().err.split())
+    said = " ".join(printed.getvalue().split())
     answer = json.loads((started.folder / "alignment" / "alignment.json").read_text())["answer"]
     assert answer in said and "velocity.x: R²" in said
     assert answer.split(",")[0] in (started.folder / "alignment" / "report.html").read_text()

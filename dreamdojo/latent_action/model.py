@@ -7,8 +7,9 @@ action (DreamDojo, arXiv 2602.06949; the model of AdaWorld, arXiv 2503.18938).
     posterior = N(mean, exp(log_variance)),  [mean | log_variance] = fc(action_token(encoder(frames)))
     next_frame = sigmoid(decoder(patch_up(previous_frame) + action_up(latent_action)))
 
-With `early_fusion` the encoder sees each pair of neighbouring frames as one picture of twice the channels, and with
-`residual` the decoder predicts the change of the picture; both off, this is the published model.
+With `early_fusion` the encoder sees each pair of neighbouring frames as one picture of twice the channels, with
+`residual` the decoder predicts the change of the picture, and with `antisymmetric` the posterior's mean is half of
+`fc(frames) - fc(frames backwards)`; all off, this is the published model.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ class LatentActionConfig:
     """Whether the encoder reads a pair of frames as one picture; off, they meet in temporal attention as published."""
     residual: bool = False
     """Whether the decoder predicts the change of the picture; off, it predicts the picture through a sigmoid."""
+    antisymmetric: bool = False
+    """Whether the latent action of a pair seen backwards is the negative of its own, so that stillness is zero and
+    nothing that stays in the picture can enter; costs a second pass of the encoder."""
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads:
@@ -182,6 +186,16 @@ class LatentActionModel(Pretrained):
 
     def encode(self, frames: Float[Tensor, "b t c h w"]) -> LatentActionPosterior:
         """Frames in [0, 1] -> the posterior of the latent action of each of the `t - 1` neighbouring pairs."""
+        forwards = self._posterior(frames)
+        if not self.config.antisymmetric:
+            return forwards
+        backwards = self._posterior(frames.flip(1))
+        return LatentActionPosterior(
+            mean=(forwards.mean - backwards.mean.flip(1)) / 2,
+            log_variance=(forwards.log_variance + backwards.log_variance.flip(1)) / 2,
+        )
+
+    def _posterior(self, frames: Float[Tensor, "b t c h w"]) -> LatentActionPosterior:
         tokens = self._encoder_tokens(frames)
         prompt = self.action_prompt.expand(*tokens.shape[:2], 1, -1)
         action_token = self.encoder(torch.cat([prompt, tokens], dim=2))[:, :, 0]

@@ -68,6 +68,7 @@ def alignment():
     data = []
     for _ in range(6):
         actions = random.uniform(low, high, (64, body.action_dim)).astype(np.float32)
+        actions[:, 4] = 0  # the gripper stays closed, as its state says
         states = np.zeros((64, body.state_dim), np.float32)
         data.append(paired_episode(body, actions[:, :3] / 10 / 0.02, actions, states))
     return fit_alignment(data[:4], data[4:], body, kind="ridge").alignment
