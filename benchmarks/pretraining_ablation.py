@@ -8,11 +8,11 @@ on minutes of robot data, the same tokenizer, scored on held-out robot episodes 
     latent        pre-trained on human video with the latent actions of a model that saw no label
     ideal         pre-trained on human video with the hand's true motion, as a person with a tracker would have it
 
-The latent arm alone also costs a latent action model. It is one model for every robot and arm, so it is not counted; the
-arm `none, more` shows robot data only with that compute added.
+The latent arm alone also costs a latent action model. It is one model for every robot and arm, so it is not counted;
+the arm `none, more` shows robot data only with that compute added.
 
-A queue: every cell (seed, minutes) is written when it ends, a rerun skips what is there, `--only-seed`, `--only-minutes`
-run a part. Pre-trained models of a seed are shared by its cells.
+A queue: every cell (seed, minutes) is written when it ends, a rerun skips what is there, `--seeds`, `--only-minutes` run
+a part. Pre-trained models of a seed are shared by its cells.
 """
 
 from __future__ import annotations
