@@ -11,8 +11,8 @@ on minutes of robot data, the same tokenizer, scored on held-out robot episodes 
 The latent arm alone also costs a latent action model. It is one model for every robot and arm, so it is not counted;
 the arm `none, more` shows robot data only with that compute added.
 
-A queue: every cell (seed, minutes) is written when it ends, a rerun skips what is there, `--seeds`, `--only-minutes` run
-a part. Pre-trained models of a seed are shared by its cells.
+A queue: every cell (seed, minutes) is written when it ends, a rerun skips what is there; `--seeds`, `--only-minutes`
+run a part. Pre-trained models of a seed are shared by its cells.
 """
 
 from __future__ import annotations
