@@ -18,10 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dreamdojo.errors import DataError
-from dreamdojo.metrics import Interval, bootstrap_interval, fit_ridge, r2_score
-
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-"""Ridge strengths to choose from, for features and targets of unit variance."""
+from dreamdojo.metrics import ChosenRidge, Interval, bootstrap_interval, choose_ridge, r2_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +70,6 @@ class Reader(Protocol):
 
 Fit = Callable[[Tensor, Tensor, Tensor], Reader]
 """Features `n d`, targets `n k` and the fold `n` of each row -> what was fitted; whole episodes share a fold."""
-
-
-@dataclass(frozen=True)
-class LinearReader:
-    """`y = x @ weight + bias`, of features and targets in their own units."""
-
-    weight: Float[Tensor, "d k"]
-    bias: Float[Tensor, " k"]
-    strengths: tuple[float, ...]
-    """Ridge strength chosen for each target."""
-
-    def predict(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """The targets at `x`, in double precision."""
-        return x.double() @ self.weight + self.bias
 
 
 @dataclass(frozen=True)
@@ -155,7 +138,7 @@ def probe_episodes(
     Raises:
         DataError: if there are too few episodes, the names do not fit or a number is not finite.
     """
-    fit = fit or fit_linear
+    fit = fit or choose_ridge
     if len(names) != targets.shape[1]:
         raise DataError(f"linear_probe needs one name per target: got {len(names)} names, {targets.shape[1]} targets.")
     generator = torch.Generator().manual_seed(seed)
@@ -173,7 +156,7 @@ def probe_episodes(
     x, y = features.double(), targets.double()
     reader = fit(x[~test], y[~test], fold[~test])
     predicted = reader.predict(x[test])
-    strengths = reader.strengths if isinstance(reader, LinearReader) else (None,) * len(names)
+    strengths = reader.strengths if isinstance(reader, ChosenRidge) else (None,) * len(names)
     null = []
     for _ in range(permutations):
         shuffled = y.clone()
@@ -206,24 +189,6 @@ def folds_by_episode(episodes: Int[Tensor, " n"], order: Int[Tensor, " e"], fold
     for part, members in enumerate(order.tensor_split(folds)):
         fold[torch.isin(episodes, members)] = part
     return fold
-
-
-def fit_linear(x: Float[Tensor, "n d"], y: Float[Tensor, "n k"], fold: Int[Tensor, " n"]) -> LinearReader:
-    """Ridge regression whose strength is chosen for each target by cross-validation over the folds."""
-    x_mean, x_std = x.mean(dim=0), x.std(dim=0).clamp(min=1e-12)
-    y_mean, y_std = y.mean(dim=0), y.std(dim=0).clamp(min=1e-12)
-    x, y = (x - x_mean) / x_std, (y - y_mean) / y_std
-    error = y.new_zeros(len(STRENGTHS), y.shape[1])
-    for part in fold.unique():
-        inside, outside = fold != part, fold == part
-        for row, strength in enumerate(STRENGTHS):
-            fit = fit_ridge(x[inside], y[inside], strength=strength)
-            error[row] += (fit.predict(x[outside]) - y[outside]).square().sum(dim=0)
-    chosen = error.argmin(dim=0).tolist()
-    fits = {row: fit_ridge(x, y, strength=STRENGTHS[row]) for row in set(chosen)}
-    weight = torch.stack([fits[row].weight[:, k] for k, row in enumerate(chosen)], dim=1) * y_std / x_std[:, None]
-    bias = torch.stack([fits[row].bias[k] for k, row in enumerate(chosen)]) * y_std + y_mean
-    return LinearReader(weight, bias - x_mean @ weight, tuple(STRENGTHS[row] for row in chosen))
 
 
 def _shuffled_between_episodes(

@@ -17,12 +17,11 @@ from dreamdojo.evaluation.linear_probe import (
     LinearProbe,
     Probed,
     ProbedDimension,
-    fit_linear,
     folds_by_episode,
     probe_episodes,
     r2_interval,
 )
-from dreamdojo.metrics import Interval
+from dreamdojo.metrics import Interval, choose_ridge
 
 HIDDEN = 64
 """Width of the probing network."""
@@ -218,7 +217,7 @@ def transfer_probe(source: Pairs, target: Pairs, *, seed: int, standardised: boo
     from_motion, to_motion = shared
     own = _probe(target, to_motion, seed=seed, permutations=0)
     there = _latents(target, standardised=standardised)[own.held_out]
-    reader = fit_linear(
+    reader = choose_ridge(
         _latents(source, standardised=standardised), from_motion.values.double(), _folds(source, seed=seed)
     )
     r2 = _by_dimension(reader.predict(there), to_motion, target, own.held_out, seed=seed)
