@@ -1,0 +1,55 @@
+"""The arithmetic of the pre-training comparison, on cells whose answer is known."""
+
+import numpy as np
+import pytest
+
+from benchmarks.pretraining_ablation import HORIZONS, MORE, goals, ideal_labels, summarise
+
+
+def cell(**offsets):
+    """Clips that differ much from each other and arms that differ by a constant and a little noise."""
+    random = np.random.default_rng(0)
+    clips = random.normal(15, 5, 20)
+    values = {
+        arm: {str(h): list(clips + offset + 0.1 * random.normal(size=20)) for h in HORIZONS}
+        for arm, offset in {"none": 0.0, "action-free": 0.5, "latent": 1.0, "ideal": 1.5, MORE: 0.2, **offsets}.items()
+    }
+    return {split: {"true": {"moving_psnr": values}, "other": {}} for split in ("test", "ood")}
+
+
+def test_arms_are_compared_clip_by_clip_and_seed_by_seed():
+    cells = {f"seed {seed}, {minutes} min": cell() for seed in range(3) for minutes in (1, 5)}
+    summary = summarise(cells)
+    rows = summary["test"]["1 min"]["moving_psnr"]["8"]
+    gap = rows["latent minus none"]
+    assert gap["count"] == 60 and gap["mean"] == pytest.approx(1, abs=0.1) and gap["high"] - gap["low"] < 0.2
+    assert rows["recovered of none to ideal"] == pytest.approx(2 / 3, abs=0.05)
+    assert rows["recovered of action-free to ideal"] == pytest.approx(1 / 2, abs=0.08)
+    found = goals(summary)
+    assert all(goal["value"] > 0 for goal in found.values()) and len(found) == 4
+
+
+def test_a_fraction_is_not_given_where_the_ideal_gains_nothing():
+    rows = summarise({"seed 0, 1 min": cell(ideal=0.0)})["test"]["1 min"]["moving_psnr"]["8"]
+    assert rows["recovered of none to ideal"] is None
+
+
+def test_goals_of_cells_that_were_not_run_say_so():
+    found = goals(summarise({"seed 0, 5 min": cell()}))
+    assert {goal["value"] is None for key, goal in found.items() if "1 min" in key} == {True}
+    assert all(goal["reason"] == "not run" for goal in found.values() if goal["value"] is None)
+
+
+def test_clips_without_a_number_do_not_count():
+    with_gap = cell()
+    with_gap["test"]["true"]["moving_psnr"]["latent"]["8"][3] = None
+    rows = summarise({"seed 0, 1 min": with_gap})["test"]["1 min"]["moving_psnr"]["8"]
+    assert rows["latent minus none"]["count"] == 19
+
+
+def test_ideal_labels_are_in_the_humans_units():
+    random = np.random.default_rng(0)
+    human = {0: random.normal(0, 2, (50, 5)).astype(np.float32)}
+    labels = ideal_labels(human, human, 8)
+    assert labels[0].shape == (50, 8) and labels[0][:, :5].std(axis=0) == pytest.approx(1, abs=1e-5)
+    assert not labels[0][:, 5:].any()
