@@ -35,6 +35,7 @@ from dreamdojo.dataset.read import open_dataset
 from dreamdojo.dataset.windows import Source
 from dreamdojo.dojo.simulate import SimulateSettings, simulate
 from dreamdojo.dojo.truth import GroundTruth
+from dreamdojo.evaluation.health.recordings import true_motion
 from dreamdojo.evaluation.predict import ClipPlan, Recording, plan_clips, predict
 from dreamdojo.evaluation.rollouts import Clips, score_rollouts
 from dreamdojo.judge import CONTEXT, HORIZON, scene_truth, train_probes
@@ -76,17 +77,10 @@ def datasets(folder: Path) -> dict[str, Episodes]:
     return found
 
 
-def true_motion(episodes: Episodes) -> dict[int, np.ndarray]:
+def motion_of(episodes: Episodes) -> dict[int, np.ndarray]:
     """Velocity of the hand or gripper in x, y, z, its turn and its opening, per step: `t-1 5`."""
-    truth, motion = GroundTruth.open(episodes.dataset.root), {}
-    for index in episodes.indices:
-        columns = (
-            truth.effector_position(index),
-            truth.effector_yaw(index)[:, None],
-            truth.effector_opening(index)[:, None],
-        )
-        motion[index] = np.diff(np.concatenate(columns, axis=1), axis=0).astype(np.float32)
-    return motion
+    truth = GroundTruth.open(episodes.dataset.root)
+    return {index: true_motion(truth, index).astype(np.float32) for index in episodes.indices}
 
 
 def ideal_labels(motion: Mapping[int, np.ndarray], like: Mapping[int, np.ndarray], width: int) -> dict[int, np.ndarray]:
@@ -100,7 +94,7 @@ def human_source(arm: str, run: Run, human: Episodes) -> Source:
     if arm == "latent":
         return stages.latent_action_source(run, human)
     width, latents = run.preset.latent_action.latent_dim, run.latents(human)
-    motion = true_motion(human)
+    motion = motion_of(human)
     labels = ideal_labels(motion, motion, width)
     if arm == "action-free":
         labels = {index: np.zeros_like(rows) for index, rows in labels.items()}
@@ -153,7 +147,7 @@ def posttrain(arm: str, run: Run, start: WorldModel | None, robot: Episodes, hum
 
 def align_to_truth(run: Run, robot: Episodes, human: Episodes, body: Embodiment) -> tuple[torch.Tensor, torch.Tensor]:
     """The adapter's start for the ideal arm: from the robot's actions to its true motion, in the human's units."""
-    labels = ideal_labels(true_motion(robot), true_motion(human), run.preset.latent_action.latent_dim)
+    labels = ideal_labels(motion_of(robot), motion_of(human), run.preset.latent_action.latent_dim)
     actions = np.concatenate([stages.robot_motion(run, robot, index, body)[0] for index in robot.indices])
     target = np.concatenate([labels[index] for index in robot.indices])
     fit = fit_ridge(torch.from_numpy(actions), torch.from_numpy(target).float(), strength=1e-2)

@@ -175,18 +175,22 @@ def train_probes(run: Run, robot: Episodes, report: Report = silent) -> tuple[Ef
 
 
 def probe_latent_actions(run: Run, human: Episodes, *, seed: int) -> LinearProbe:
-    """How much of the hand's true motion a straight line reads off the latent action."""
+    """How much of the hand's true motion, in space and in the picture, a straight line reads off the latent action.
+
+    One camera sees forward and upward motion alike, so the motion in the picture is what a latent action can hold best.
+    """
     from dreamdojo.dojo.truth import GroundTruth
 
     truth = GroundTruth.open(human.dataset.root)
     actions = run.latent_actions(human)
     features, targets, episodes = [], [], []
     for index in human.indices:
-        motion = true_motion(truth, index)
+        motion = np.concatenate([true_motion(truth, index), np.diff(truth.effector_pixel(index), axis=0)], axis=1)
         features.append(actions[index][: len(motion)])
         targets.append(motion)
         episodes.append(np.full(len(motion), index))
-    return linear_probe(_joined(features).float(), _joined(targets).float(), _joined(episodes), names=MOTION, seed=seed)
+    names = (*MOTION, "right in the picture", "down in the picture")
+    return linear_probe(_joined(features).float(), _joined(targets).float(), _joined(episodes), names=names, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
