@@ -106,11 +106,8 @@ def publish_latent_action(folder: Path, out: Path, *, report: Report = silent) -
     """
     model = load_model(folder, LatentActionModel, dtype=None)
     config = model.config
-    if config.early_fusion or config.residual:
-        raise ConfigError(
-            f"{folder}: a published latent action model has early_fusion=False and residual=False; this one has "
-            f"early_fusion={config.early_fusion} and residual={config.residual}"
-        )
+    if extras := [option for option in ("early_fusion", "residual", "antisymmetric") if getattr(config, option)]:
+        raise ConfigError(f"{folder}: a published latent action model has none of our options; this one has {extras}")
     prefix = names.LATENT_ACTION_PREFIX
     ours = {name: value.detach() for name, value in model.state_dict().items()}
     published = names.to_published(ours, prefix=prefix, names=names.LATENT_ACTION_NAMES)
