@@ -54,7 +54,7 @@ ARMS = ("none", "action-free", "latent", "ideal")
 MORE = "none, more"
 MINUTES = (1, 5, 20)
 HORIZONS = (1, 4, 8, 16)
-METRICS = ("psnr", "moving_psnr", "effector_error", "object_error")
+LOWER_IS_BETTER = ("effector_error", "object_error")
 SETS = {
     "human": SimulateSettings(body="human", episodes=562, size=64, truth="poses"),
     "robot": SimulateSettings(body="arm", episodes=188, size=64),
@@ -277,7 +277,7 @@ def summarise(cells: Mapping[str, dict]) -> dict:
                     for base in ("none", "action-free"):
                         if {"latent", "ideal", base} <= values.keys():
                             whole = paired_interval(values["ideal"], values[base])
-                            clear = whole.low > 0 or whole.high < 0
+                            clear = whole.high < 0 if metric in LOWER_IS_BETTER else whole.low > 0
                             got = float((values["latent"] - values[base]).nanmean())
                             rows[f"recovered of {base} to ideal"] = got / whole.mean if clear else None
                     summary.setdefault(split, {}).setdefault(f"{minutes} min", {}).setdefault(metric, {})[horizon] = (

@@ -30,8 +30,9 @@ def test_arms_are_compared_clip_by_clip_and_seed_by_seed():
 
 
 def test_a_fraction_is_not_given_where_the_ideal_gains_nothing():
-    rows = summarise({"seed 0, 1 min": cell(ideal=0.0)})["test"]["1 min"]["moving_psnr"]["8"]
-    assert rows["recovered of none to ideal"] is None
+    for ideal in (0.0, -1.0):
+        rows = summarise({"seed 0, 1 min": cell(ideal=ideal)})["test"]["1 min"]["moving_psnr"]["8"]
+        assert rows["recovered of none to ideal"] is None
 
 
 def test_goals_of_cells_that_were_not_run_say_so():
