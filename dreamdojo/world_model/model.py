@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from dreamdojo.dataset.actions import OVERWRITTEN
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.errors import ConfigError
 from dreamdojo.nn.init import init_linear
@@ -27,9 +28,6 @@ from dreamdojo.world_model.dit import DiT, DiTConfig
 
 LATENT_ACTION = "latent_action"
 """The name under which latent actions themselves enter, as those of video without labels do."""
-
-OVERWRITTEN_COLUMNS = 29
-"""Columns of a clip's first action that the published loader overwrites with the state."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +169,7 @@ class WorldModel(Pretrained):
         placed = self.adapter(embodiment)(chunk)
         if self.config.reference_compatible and state is not None:
             placed = placed.clone()
-            width = min(OVERWRITTEN_COLUMNS, state.shape[-1])
+            width = min(OVERWRITTEN, state.shape[-1])
             placed[:, 0, :width] = state[:, :width].to(placed)
         return placed
 
