@@ -246,12 +246,17 @@ class Encode(_OfDataset):
         console.print(str(self.open_run().latents(self.episodes())))
 
 
+@dataclass(kw_only=True)
 class TrainLatentAction(_OfDataset):
     """Train the latent action model on unlabelled video."""
 
+    labelled: Path | None = None
+    """A robot's dataset, whose actions teach the first numbers of the latent action; needs a label_weight."""
+
     def run(self) -> None:
         """Train."""
-        stages.latent_action_stage(self.open_run(), self.episodes())
+        labelled = all_episodes(self.labelled) if self.labelled else None
+        stages.latent_action_stage(self.open_run(), self.episodes(), labelled)
 
 
 class InferLatentActions(_OfDataset):

@@ -47,7 +47,7 @@ from dreamdojo.latent_action.align import (
     ridge_map,
 )
 from dreamdojo.latent_action.model import LatentActionModel
-from dreamdojo.latent_action.train import infer_latent_actions, train_latent_action_model
+from dreamdojo.latent_action.train import infer_latent_actions, train_latent_action_model, travelled
 from dreamdojo.presets.preset import Preset
 from dreamdojo.student.distill import distil
 from dreamdojo.tokenizer.load import load_tokenizer
@@ -286,14 +286,50 @@ def tokenizer_stage(run: Run, sources: Sequence[Episodes]) -> Tokenizer:
         )
 
 
-def latent_action_stage(run: Run, human: Episodes) -> LatentActionModel:
-    """Train the latent action model on unlabelled video."""
+def labelled_sources(run: Run, human: Episodes, robot: Episodes) -> list[Source]:
+    """Video without labels beside a robot's, whose commanded motion is known in units of its spread.
+
+    Both are drawn as often as they have episodes.
+    """
+    size, body = run.preset.latent_action_size, robot.dataset.embodiment
+    unseen, seen = frame_source(run, human, size), frame_source(run, robot, size)
+    motion = []
+    for index in robot.indices:
+        resampled = resample(robot.dataset, index, run.preset.rate)
+        if resampled.actions is None:
+            raise DataError(f"{robot.dataset.root}: expected a robot dataset with an 'action' column, found none")
+        told = np.zeros((len(resampled.actions), 1), np.float32)
+        paired = paired_episode(body, told, resampled.actions, resampled.states)
+        motion.append((paired.action - paired.base).numpy())
+    spread = np.concatenate(motion).std(axis=0).clip(1e-6)
+    known = [{**e, "travelled": travelled(m / spread)} for e, m in zip(seen.episodes, motion, strict=True)]
+    unknown = [
+        {**e, "travelled": np.full((len(e["frames"]), len(spread)), np.nan, np.float32)} for e in unseen.episodes
+    ]
+    return [
+        dataclasses.replace(unseen, episodes=unknown, weight=len(unknown)),
+        dataclasses.replace(seen, episodes=known, weight=len(known)),
+    ]
+
+
+def latent_action_stage(run: Run, human: Episodes, labelled: Episodes | None = None) -> LatentActionModel:
+    """Train the latent action model on unlabelled video, and on a robot's episodes where its `label_weight` asks.
+
+    Raises:
+        ConfigError: if there is a `label_weight` and nothing labelled, or the other way round.
+    """
+    size, weight = run.preset.latent_action_size, run.preset.latent_action_training.label_weight
+    if (labelled is not None) != (weight > 0):
+        raise ConfigError(
+            f"a labelled dataset and a label_weight go together: got {labelled and labelled.dataset.root} and {weight}"
+        )
+    sources = [frame_source(run, human, size)] if labelled is None else labelled_sources(run, human, labelled)
     with run.progress("latent actions") as report:
         folder = run.folder / "latent_action"
         return train_latent_action_model(
             run.preset.latent_action,
             run.preset.latent_action_training,
-            [frame_source(run, human, run.preset.latent_action_size)],
+            sources,
             folder,
             compute=run.compute,
             tokenizer=load_tokenizer(run.folder / "tokenizer")

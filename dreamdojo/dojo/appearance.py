@@ -29,8 +29,6 @@ class Lighting:
     """Of the lamp's light."""
     ambient: float
     """Brightness of the light from everywhere."""
-    shadows: bool = False
-    """Whether the lamp casts shadows, which costs three times the drawing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,18 +80,17 @@ def table_texture(rng: np.random.Generator, *, contrast: float, held_out: bool) 
 
 
 def lighting(rng: np.random.Generator, *, held_out: bool) -> Lighting:
-    """A lamp above the table; held-out lamps are low, coloured or dim, and cast shadows."""
+    """A lamp above the table; held-out lamps are low, coloured or dim, and cast long shadows."""
     around = rng.uniform(-np.pi, np.pi)
     if held_out:
         low, colour, ambient = rng.uniform(1.2, 2.4), rng.uniform(0.3, 0.9, 3), rng.uniform(0.15, 0.3)
     else:
-        low, colour, ambient = rng.uniform(0.2, 0.7), np.full(3, rng.uniform(0.45, 0.65)), rng.uniform(0.34, 0.46)
+        low, colour, ambient = rng.uniform(0.05, 0.35), np.full(3, rng.uniform(0.45, 0.65)), rng.uniform(0.34, 0.46)
     red, green, blue = (float(channel) for channel in colour)
     return Lighting(
         direction=(float(low * np.cos(around)), float(low * np.sin(around)), -1.0),
         colour=(red, green, blue),
         ambient=float(ambient),
-        shadows=held_out,
     )
 
 

@@ -1,7 +1,7 @@
 """Pictures of a scene: colour, metric depth and segmentation from the head camera.
 
-Vertices cost, not pixels: curved geoms are drawn coarsely, without multi-sampling, and without shadows unless the
-layout's lighting asks for them. Colour and depth come from one pass over the scene, segmentation from a second.
+Vertices cost, not pixels: curved geoms are drawn coarsely and without multi-sampling. The lamp casts shadows, which
+tell how high a hand is. Colour and depth come from one pass over the scene, segmentation from a second.
 """
 
 # mujoco's names come from compiled modules without type stubs.
@@ -80,7 +80,7 @@ class Renderer:
             everything = mujoco.mjtCatBit.mjCAT_ALL.value
             mujoco.mjv_updateScene(model, data, self._option, None, self._camera, everything, self._scene)
             flags, kinds = self._scene.flags, mujoco.mjtRndFlag
-            flags[kinds.mjRND_SHADOW], flags[kinds.mjRND_REFLECTION] = look.lighting.shadows, False
+            flags[kinds.mjRND_SHADOW], flags[kinds.mjRND_REFLECTION] = True, False
             rgb = np.empty((*self._shape, 3), np.uint8)
             distance = np.empty(self._shape, np.float32) if depth else None
             mujoco.mjr_render(self._viewport, self._scene, self._context)

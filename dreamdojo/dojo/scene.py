@@ -175,7 +175,7 @@ def _add_camera_and_lamp(spec: mujoco.MjSpec, layout: Layout) -> None:
         diffuse=lamp.colour,
         ambient=[0, 0, 0],
         specular=[0.2, 0.2, 0.2],
-        castshadow=lamp.shadows,
+        castshadow=True,
     )
     head = spec.visual.headlight
     head.ambient, head.diffuse, head.specular = [lamp.ambient] * 3, [0.1] * 3, [0.0] * 3

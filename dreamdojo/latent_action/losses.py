@@ -7,8 +7,9 @@ contrastive    = InfoNCE over the batch between the latent actions of two views 
 transfer       = InfoNCE between a latent action and the one read off again where it moves another scene: the decoder
                  shows the motion of pair i in the scene of pair j, and it must be recognised there
 features       = mean (f(next_frame) - f(decode(frame, latent_action)))^2 for the latents f of a frozen tokenizer
+labels         = mean over labelled pairs of (first numbers of the latent action - the motion that is known of them)^2
 total          = reconstruction + kl_weight * kl + contrastive_weight * contrastive + transfer_weight * transfer
-                 + feature_weight * features
+                 + feature_weight * features + label_weight * labels
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class LatentActionLoss:
     contrastive: Float[Tensor, ""]
     transfer: Float[Tensor, ""]
     features: Float[Tensor, ""]
+    labels: Float[Tensor, ""]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class LossWeights:
     contrastive: float = 0.0
     transfer: float = 0.0
     features: float = 0.0
+    labels: float = 0.0
 
 
 def kl_to_standard_normal(posterior: LatentActionPosterior) -> Float[Tensor, ""]:
@@ -57,6 +60,13 @@ def info_nce(first: Float[Tensor, "n l"], second: Float[Tensor, "n l"], temperat
     return (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.T, target)) / 2
 
 
+def label_error(latent_action: Float[Tensor, "b p l"], labels: Float[Tensor, "b p k"]) -> Float[Tensor, ""]:
+    """Squared error of the first `k` numbers of labelled pairs; pairs without a label are NaN and do not count."""
+    known = labels.isfinite()
+    error = (latent_action[..., : labels.shape[-1]] - labels.nan_to_num()).square() * known
+    return error.sum() / known.sum().clamp(min=1)
+
+
 def latent_action_loss(
     *,
     next_frames: Float[Tensor, "b p c h w"],
@@ -66,6 +76,7 @@ def latent_action_loss(
     other_view: Float[Tensor, "b p l"] | None = None,
     transferred: Float[Tensor, "b p l"] | None = None,
     features: tuple[Tensor, Tensor] | None = None,
+    labels: Float[Tensor, "b p k"] | None = None,
     motion_emphasis: Float[Tensor, "b p 1 h w"] | float = 1.0,
 ) -> LatentActionLoss:
     """The loss above; parts without their input are zero.
@@ -78,6 +89,7 @@ def latent_action_loss(
         other_view: Latent actions of other views of the same pairs.
         transferred: Latent actions read off after each was moved to another scene, in the order of the pairs.
         features: Features of `next_frames` and of `redrawn`.
+        labels: What is known of the motion of each pair, in units of its spread; NaN where nothing is.
         motion_emphasis: Weighs pixels of the reconstruction; 1 leaves it as published.
     """
     reconstruction = ((next_frames - redrawn).square() * motion_emphasis).mean()
@@ -86,6 +98,7 @@ def latent_action_loss(
     contrastive = zero if other_view is None else info_nce(own, other_view.flatten(0, 1).float())
     transfer = zero if transferred is None else info_nce(own, transferred.flatten(0, 1).float())
     feature = zero if features is None else (features[0] - features[1]).square().mean()
+    label = zero if labels is None else label_error(posterior.mean.float(), labels)
     total = reconstruction + weights.kl * kl + weights.contrastive * contrastive
-    total = total + weights.transfer * transfer + weights.features * feature
-    return LatentActionLoss(total, reconstruction, kl, contrastive, transfer, feature)
+    total = total + weights.transfer * transfer + weights.features * feature + weights.labels * label
+    return LatentActionLoss(total, reconstruction, kl, contrastive, transfer, feature, label)

@@ -9,7 +9,8 @@ action (DreamDojo, arXiv 2602.06949; the model of AdaWorld, arXiv 2503.18938).
 
 With `early_fusion` the encoder sees each pair of neighbouring frames as one picture of twice the channels, with
 `residual` the decoder predicts the change of the picture, and with `antisymmetric` the posterior's mean is half of
-`fc(frames) - fc(frames backwards)`; all off, this is the published model.
+`fc(frames) - fc(frames backwards)`; all off, this is the published model. With `convolutional` both transformers are
+convolutions instead (`convolution.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreamdojo.errors import ConfigError
+from dreamdojo.latent_action.convolution import ChangeDecoder, PairEncoder
 from dreamdojo.nn.attention import attend, rotary_frequencies, rotate_interleaved
 from dreamdojo.nn.patches import from_pairs, from_patches, to_pairs, to_patches
 from dreamdojo.training.hub import Pretrained
@@ -54,8 +56,19 @@ class LatentActionConfig:
     antisymmetric: bool = False
     """Whether the latent action of a pair seen backwards is the negative of its own, so that stillness is zero and
     nothing that stays in the picture can enter; costs a second pass of the encoder."""
+    convolutional: bool = False
+    """Whether encoder and decoder are convolutions, which see motion of less than a patch; needs `early_fusion` and
+    `residual`. `dim` is the width at an eighth of the picture, `decoder_blocks` counts layers there, frames are cropped
+    to multiples of `patch_size`, itself a multiple of 8; `num_heads` and `encoder_blocks` play no part."""
 
     def __post_init__(self) -> None:
+        if self.convolutional and not (self.early_fusion and self.residual):
+            raise ConfigError("a convolutional latent action model needs early_fusion and residual")
+        if self.convolutional and (self.patch_size % 8 or self.dim % 64):
+            raise ConfigError(
+                "a convolutional latent action model needs a patch_size that is a multiple of 8 and a dim that is a "
+                f"multiple of 64: got patch_size={self.patch_size}, dim={self.dim}"
+            )
         if self.dim % self.num_heads:
             raise ConfigError(f"dim must be a multiple of num_heads: got dim={self.dim}, num_heads={self.num_heads}")
 
@@ -169,6 +182,11 @@ class LatentActionModel(Pretrained):
     def __init__(self, config: LatentActionConfig) -> None:
         super().__init__()
         self.config = config
+        if config.convolutional:
+            sizes = {"channels": config.channels, "dim": config.dim}
+            self.encoder = PairEncoder(**sizes, dim_out=2 * config.latent_dim)
+            self.decoder = ChangeDecoder(**sizes, latent_dim=config.latent_dim, num_blocks=config.decoder_blocks)
+            return
         dim, heads, patch = config.dim, config.num_heads, config.patch_dim
         encoder_in = 2 * patch if config.early_fusion else patch
         encoder_block = SpatialBlock if config.early_fusion else SpatioTemporalBlock
@@ -196,6 +214,9 @@ class LatentActionModel(Pretrained):
         )
 
     def _posterior(self, frames: Float[Tensor, "b t c h w"]) -> LatentActionPosterior:
+        if self.config.convolutional:
+            mean, log_variance = self.encoder(self._cropped(frames)).float().chunk(2, dim=-1)
+            return LatentActionPosterior(mean, log_variance)
         tokens = self._encoder_tokens(frames)
         prompt = self.action_prompt.expand(*tokens.shape[:2], 1, -1)
         action_token = self.encoder(torch.cat([prompt, tokens], dim=2))[:, :, 0]
@@ -208,8 +229,12 @@ class LatentActionModel(Pretrained):
 
     def decode(
         self, frames: Float[Tensor, "b p c h w"], latent_action: Float[Tensor, "b p l"]
-    ) -> Float[Tensor, "b p c h w"]:
+    ) -> Float[Tensor, "b p c h2 w2"]:
         """Each frame in [0, 1] and its latent action -> the frame after it."""
+        if self.config.convolutional:
+            frames = self._cropped(frames)
+            change = self.decoder(frames.flatten(0, 1), latent_action.flatten(0, 1))
+            return frames + change.unflatten(0, frames.shape[:2])
         patches = to_patches(frames, self.config.patch_size)
         tokens = self.patch_up(patches) + self.action_up(latent_action)[:, :, None]
         redrawn = self.decoder(tokens)
@@ -217,6 +242,10 @@ class LatentActionModel(Pretrained):
         return from_patches(
             redrawn, self.config.patch_size, frames.shape[-2] // self.config.patch_size * self.config.patch_size
         )
+
+    def _cropped(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h2 w2"]:
+        height, width = (side // self.config.patch_size * self.config.patch_size for side in frames.shape[-2:])
+        return frames[..., :height, :width]
 
     def _encoder_tokens(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b2 t2 n p"]:
         if not self.config.early_fusion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ class LatentActionTraining:
     """Weight of InfoNCE between a latent action and itself read off again in another scene."""
     feature_weight: float = 0.0
     """Weight of the squared error between a frozen tokenizer's latents of the true and the redrawn frame."""
+    label_weight: float = 0.0
+    """Weight of the squared error between the first numbers of the latent action and what is known of the motion."""
     sample: bool = True
     """Whether the decoder is fed a posterior sample, as published, or the mean."""
     motion_emphasis: float = 0.0
@@ -66,11 +69,15 @@ def train_latent_action_model(
 ) -> LatentActionModel:
     """Train on the `frames` (uint8 `t c h w`) of `sources`; a finished folder is loaded.
 
+    With a `label_weight` every episode carries `travelled` (float32 `t k`, see there), NaN where nothing is known.
+
     Raises:
-        ConfigError: if `feature_weight` is positive and no tokenizer is given.
+        ConfigError: if `feature_weight` is positive and no tokenizer is given, or `label_weight` and no labels.
     """
     if training.feature_weight > 0 and not isinstance(tokenizer, VideoTokenizer):
         raise ConfigError(f"feature_weight={training.feature_weight} needs a trained tokenizer, got {tokenizer}")
+    if training.label_weight > 0:
+        _check_labels(config, training, sources)
     if is_finished(folder, training.fit):
         return load_model(folder, LatentActionModel).to(compute.device)
     torch.manual_seed(training.fit.seed)
@@ -88,6 +95,7 @@ def train_latent_action_model(
         contrastive=training.contrastive_weight,
         transfer=training.transfer_weight,
         features=training.feature_weight,
+        labels=training.label_weight,
     )
     if tokenizer is not None:
         tokenizer = tokenizer.to(compute.device).requires_grad_(False)
@@ -111,6 +119,7 @@ def train_latent_action_model(
         if weights.features > 0 and isinstance(tokenizer, VideoTokenizer):
             wanted, drawn = (tokenizer.encode(2 * each.flatten(0, 1)[:, None] - 1)[0] for each in (following, redrawn))
             features = wanted.detach().float(), drawn.float()
+        labels = batch.cat("travelled").to(compute.device).diff(dim=1) if weights.labels > 0 else None
         change = (following - previous).abs().amax(dim=2, keepdim=True)
         loss = latent_action_loss(
             next_frames=following,
@@ -120,10 +129,10 @@ def train_latent_action_model(
             other_view=other_view,
             transferred=transferred,
             features=features,
+            labels=labels,
             motion_emphasis=1 + training.motion_emphasis * change,
         )
-        parts = {name: getattr(loss, name) for name in ("reconstruction", "kl", "contrastive", "transfer", "features")}
-        return loss.total, parts
+        return loss.total, {part.name: getattr(loss, part.name) for part in dataclasses.fields(loss)[1:]}
 
     fit(
         model,
@@ -136,6 +145,20 @@ def train_latent_action_model(
         report=report,
     )
     return model
+
+
+def _check_labels(config: LatentActionConfig, training: LatentActionTraining, sources: Sequence[Source]) -> None:
+    for episode in (episode for source in sources for episode in source.episodes):
+        if "travelled" not in episode:
+            raise ConfigError(f"label_weight={training.label_weight} needs labels: give a dataset that has actions")
+        if (width := episode["travelled"].shape[1]) > config.latent_dim:
+            raise ConfigError(f"{width} labels do not fit into a latent action of {config.latent_dim} numbers")
+
+
+def travelled(motion: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "t k"]:
+    """How far an episode has come at each frame, from its motion between frames: a difference over any stride is the
+    motion in between."""
+    return np.concatenate([np.zeros_like(motion[:1]), motion.cumsum(axis=0)]).astype(np.float32)
 
 
 def photometric_view(

@@ -31,12 +31,16 @@ NANO = Preset(
         patch_size=8,
         early_fusion=True,
         residual=True,
+        antisymmetric=True,
+        convolutional=True,
     ),
     latent_action_training=LatentActionTraining(
         fit=FitConfig(steps=600, batch_size=48, learning_rate=1.5e-3),
         strides=(1, 2),
-        kl_weight=1e-5,
+        kl_weight=1e-6,
         contrastive_weight=1e-3,
+        shift=0.1,
+        zoom=0.1,
         motion_emphasis=10.0,
     ),
     world_model=DiTConfig(
@@ -87,7 +91,7 @@ NANO_FOUNDATION = replace(
     name="nano-foundation",
     data=DataAmounts(human_minutes=60, robot_minutes=20),
     tokenizer_training=replace(_TOKENIZER_TRAINING, fit=_longer(_TOKENIZER_TRAINING.fit, 800)),
-    latent_action_training=replace(NANO.latent_action_training, fit=_longer(NANO.latent_action_training.fit, 800)),
+    latent_action_training=replace(NANO.latent_action_training, fit=_longer(NANO.latent_action_training.fit, 3000)),
     pretraining=replace(NANO.pretraining, fit=_longer(NANO.pretraining.fit, 1200)),
 )
 """The foundation of `nano` that ships: more data and more steps (`make weights`)."""

@@ -54,8 +54,6 @@ class FitConfig:
     """Peak learning rate of AdamW."""
     micro_batches: int = 1
     """Micro-batches whose mean is one step, over all processes together; a multiple of their number."""
-    micro_batches: int = 1
-    """Micro-batches whose mean is one step, over all processes together; a multiple of their number."""
     warmup_steps: int = 50
     """Steps over which the learning rate rises from zero."""
     final_learning_rate: float = 0.1

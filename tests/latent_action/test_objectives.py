@@ -6,7 +6,7 @@ import torch
 
 from dreamdojo.dataset.windows import Source
 from dreamdojo.errors import ConfigError
-from dreamdojo.latent_action.losses import LossWeights, info_nce, latent_action_loss
+from dreamdojo.latent_action.losses import LossWeights, info_nce, label_error, latent_action_loss
 from dreamdojo.latent_action.model import LatentActionConfig, LatentActionModel, LatentActionPosterior
 from dreamdojo.latent_action.train import (
     LatentActionTraining,
@@ -14,6 +14,7 @@ from dreamdojo.latent_action.train import (
     in_another_scene,
     photometric_view,
     train_latent_action_model,
+    travelled,
 )
 from dreamdojo.training.fit import FitConfig
 from tests.tiny import CPU, awake, tiny_tokenizer
@@ -63,11 +64,12 @@ def test_each_part_counts_by_its_weight():
             other_view=other,
             transferred=moved,
             features=features,
+            labels=torch.zeros(2, 2, 2),
         )
 
     plain = total()
     torch.testing.assert_close(plain.total, (frames - redrawn).square().mean())
-    for name in ("kl", "contrastive", "transfer", "features"):
+    for name in ("kl", "contrastive", "transfer", "features", "labels"):
         part = getattr(plain, name)
         assert part > 0
         torch.testing.assert_close(total(**{name: 0.5}).total, plain.total + 0.5 * part)
@@ -117,10 +119,34 @@ def test_the_decoder_is_not_trained_through_what_it_drew_for_another_scene():
     assert any(parameter.grad is not None for parameter in model.encoder.parameters())
 
 
-@pytest.mark.parametrize("weight", ["contrastive_weight", "transfer_weight", "feature_weight"])
+def test_only_labelled_pairs_teach_the_first_numbers():
+    latent_action = torch.tensor([[[1.0, 2.0, 9.0]], [[5.0, 5.0, 9.0]]])
+    labels = torch.tensor([[[1.0, 0.0]], [[torch.nan, torch.nan]]])
+    torch.testing.assert_close(label_error(latent_action, labels), torch.tensor(2.0))
+    assert label_error(latent_action, torch.full((2, 1, 2), torch.nan)) == 0
+
+
+def test_a_difference_over_any_stride_is_the_motion_in_between():
+    motion = np.array([[1.0], [2.0], [4.0]])
+    far = travelled(motion)
+    assert far.dtype == np.float32 and far.shape == (4, 1)
+    np.testing.assert_allclose(far[3] - far[1], motion[1:].sum(axis=0))
+
+
+def test_labels_and_their_weight_go_together(tmp_path):
+    frames = np.zeros((6, 3, 16, 16), np.uint8)
+    source = Source(embodiment="human", episodes=[{"frames": frames}])
+    with pytest.raises(ConfigError, match="needs labels"):
+        train_latent_action_model(CONFIG, training(label_weight=1.0), [source], tmp_path, compute=CPU)
+    wide = Source(embodiment="human", episodes=[{"frames": frames, "travelled": np.zeros((6, 9), np.float32)}])
+    with pytest.raises(ConfigError, match="9 labels"):
+        train_latent_action_model(CONFIG, training(label_weight=1.0), [wide], tmp_path, compute=CPU)
+
+
+@pytest.mark.parametrize("weight", ["contrastive_weight", "transfer_weight", "feature_weight", "label_weight"])
 def test_every_objective_trains(tmp_path, weight):
     frames = np.random.default_rng(0).integers(0, 255, (6, 3, 16, 16), dtype=np.uint8)
-    source = Source(embodiment="human", episodes=[{"frames": frames}])
+    source = Source(embodiment="human", episodes=[{"frames": frames, "travelled": np.ones((6, 2), np.float32)}])
     settings = dataclasses.replace(training(shift=0.1), **{weight: 0.1})
     model = train_latent_action_model(
         CONFIG,
