@@ -9,10 +9,10 @@ on minutes of robot data, the same tokenizer, scored on held-out robot episodes 
     ideal         pre-trained on human video with the hand's true motion, as a person with a tracker would have it
 
 The latent arm alone also costs a latent action model. It is one model for every robot and arm, so it is not counted;
-the arm `none, more` shows robot data only with that compute added.
+with `--more-steps` the arm `none, more` shows robot data only with that compute added.
 
 A queue: every cell (seed, minutes) is written when it ends, a rerun skips what is there; `--seeds`, `--only-minutes`
-run a part. Pre-trained models of a seed are shared by its cells.
+run a part, `--train-only` trains some arms ahead. Pre-trained models of a seed are shared by its cells.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +37,12 @@ from dreamdojo.dataset.read import open_dataset
 from dreamdojo.dataset.windows import Source
 from dreamdojo.dojo.simulate import SimulateSettings, simulate
 from dreamdojo.dojo.truth import GroundTruth
+from dreamdojo.evaluation.effector import EffectorProbe
 from dreamdojo.evaluation.health.recordings import true_motion
+from dreamdojo.evaluation.objects import ObjectProbe
 from dreamdojo.evaluation.predict import ClipPlan, Recording, plan_clips, predict
-from dreamdojo.evaluation.rollouts import Clips, score_rollouts
+from dreamdojo.evaluation.rollouts import Clips, SceneTruth, score_rollouts
+from dreamdojo.files import written_whole
 from dreamdojo.judge import CONTEXT, HORIZON, scene_truth, train_probes
 from dreamdojo.metrics import paired_interval
 from dreamdojo.metrics.ridge import fit_ridge
@@ -56,22 +61,24 @@ MINUTES = (1, 5, 20)
 HORIZONS = (1, 4, 8, 16)
 LOWER_IS_BETTER = ("effector_error", "object_error")
 SETS = {
-    "human": SimulateSettings(body="human", episodes=562, size=64, truth="poses"),
-    "robot": SimulateSettings(body="arm", episodes=188, size=64),
-    "test": SimulateSettings(body="arm", split="test", first_index=2000, episodes=128, size=64),
-    "ood": SimulateSettings(body="arm", split="ood_shape", first_index=2000, episodes=64, size=64),
+    "human": SimulateSettings(body="human", episodes=562, truth="poses"),
+    "robot": SimulateSettings(body="arm", episodes=188),
+    "test": SimulateSettings(body="arm", split="test", first_index=2000, episodes=128),
+    "ood": SimulateSettings(body="arm", split="ood_shape", first_index=2000, episodes=64),
 }
 """Seeds from 2000 on were used by nothing else."""
 
 
-def datasets(folder: Path) -> dict[str, Episodes]:
+def datasets(
+    folder: Path, sets: Mapping[str, SimulateSettings] | None = None, *, workers: int = 2
+) -> dict[str, Episodes]:
     """Simulate what is missing."""
     found = {}
-    for name, settings in SETS.items():
+    for name, settings in (sets or SETS).items():
         root = folder / "data" / name
         if not (root / "meta" / "info.json").exists():
             with progress_line(f"simulate {name}") as report:
-                simulate(settings, root, workers=2, progress=report)
+                simulate(settings, root, workers=workers, progress=report)
         dataset = open_dataset(root)
         found[name] = Episodes(dataset=dataset, indices=tuple(episode.index for episode in dataset.episodes))
     return found
@@ -163,15 +170,18 @@ def first_minutes(robot: Episodes, minutes: float) -> Episodes:
 class Bench:
     """What all cells share: data, probes, clips, the latent action model and the tokenizer."""
 
-    def __init__(self, folder: Path, models: Path, *, steps: tuple[int, int], more: int, shown: int) -> None:
+    def __init__(self, folder: Path, models: Path, *, steps: tuple[int, int], more: int) -> None:
         self.folder, self.models, self.steps, self.more = folder, models, steps, more
         self.data = datasets(folder)
         self.compute = choose_compute("auto")
         shared = self.run_of("shared", seed=0)
         self.plans = {name: self._plan(shared, self.data[name]) for name in ("test", "ood")}
+
+    @cached_property
+    def probes(self) -> tuple[EffectorProbe, ObjectProbe | None]:
+        """What reads the gripper and the objects off a picture; trained when first asked for."""
         with progress_line("probes") as report:
-            self.effector, self.objects = train_probes(shared, replace(self.data["robot"]), report)
-        self.shown = shown
+            return train_probes(self.run_of("shared", seed=0), self.data["robot"], report)
 
     def run_of(self, name: str, *, seed: int, post: int | None = None) -> Run:
         """A run folder that shares the caches, the tokenizer and the latent action model."""
@@ -191,52 +201,72 @@ class Bench:
         preset = replace(NANO, pretraining=pretraining, posttraining=replace(NANO.posttraining, fit=fit))
         return Run(folder=folder, preset=preset, compute=choose_compute("auto"))
 
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """All arms, and the one with more steps where some were asked for."""
+        return (*ARMS, MORE) if self.more else ARMS
+
+    def train(self, arm: str, seed: int, minutes: int) -> Session:
+        """The arm's model, trained where it is missing."""
+        robot, human = first_minutes(self.data["robot"], minutes), self.data["human"]
+        pre = self.run_of(f"{seed}/{arm}", seed=seed)
+        start = pretrain(arm, pre, human) if arm in ARMS[1:] else None
+        before, after = self.steps
+        post = after + (before if start is None else 0) + (self.more if arm == MORE else 0)
+        run = self.run_of(f"{seed}/{arm}/{minutes}", seed=seed, post=post)
+        posttrain(arm, run, start, robot, human)
+        body = robot.dataset.embodiment.name
+        return load_session(run.folder / "teacher", embodiment=body, device=self.compute.device.type)  # pyright: ignore[reportArgumentType]
+
     def cell(self, seed: int, minutes: int) -> dict:
         """Train what is missing and score all arms on the same clips."""
-        robot, human = first_minutes(self.data["robot"], minutes), self.data["human"]
-        sessions = {}
-        for arm in (*ARMS, MORE):
-            pre = self.run_of(f"{seed}/{arm}", seed=seed)
-            start = pretrain(arm, pre, human) if arm in ARMS[1:] else None
-            before, after = self.steps
-            post = after + (before if start is None else 0) + (self.more if arm == MORE else 0)
-            run = self.run_of(f"{seed}/{arm}/{minutes}", seed=seed, post=post)
-            posttrain(arm, run, start, robot, human)
-            body = robot.dataset.embodiment.name
-            sessions[arm] = load_session(run.folder / "teacher", embodiment=body, device=self.compute.device.type)  # pyright: ignore[reportArgumentType]
+        sessions = {arm: self.train(arm, seed, minutes) for arm in self.arms}
         return {name: self._score(sessions, self.data[name], plan) for name, plan in self.plans.items()}
 
     def _plan(self, run: Run, held_out: Episodes) -> ClipPlan:
-        frames, body = run.frames(held_out), held_out.dataset.embodiment
-        recordings = [
-            Recording(
-                frames=stages.channels_first(frames[index]),
-                actions=body.denormalize_action(stages.robot_motion(run, held_out, index, body)[0]),
-            )
-            for index in held_out.indices
-        ]
-        return plan_clips(recordings, context=CONTEXT, horizon=HORIZON, seed=0)
+        return plan_clips(recordings(run, held_out), context=CONTEXT, horizon=HORIZON, seed=0)
 
     def _score(self, sessions: Mapping[str, Session], held_out: Episodes, plan: ClipPlan) -> dict:
-        """Per clip: metric -> arm -> horizon -> values; and the same under another episode's actions for PSNR."""
-        predictions, others = {}, {}
-        with progress_line("score") as report:
-            for number, (arm, session) in enumerate(sessions.items()):
-                predictions[arm], others[arm] = predict(session, plan), predict(session, plan, other_actions=True)
-                report(number + 1, len(sessions), arm)
-        scores = score_rollouts(
-            Clips(
-                last_context=plan.given[:, -1],
-                truth=plan.truth,
-                scene=scene_truth(plan, held_out, size=NANO.size),
-            ),
-            predictions,
-            other_actions=others,
-            horizons=HORIZONS,
-            effector_probe=self.effector,
-            object_probe=self.objects,
+        scene = scene_truth(plan, held_out, size=NANO.size)
+        effector, objects = self.probes
+        return score(sessions, plan, scene, effector=effector, objects=objects)
+
+
+def recordings(run: Run, episodes: Episodes) -> list[Recording]:
+    """Frames and the body's own actions of each episode."""
+    frames, body = run.frames(episodes), episodes.dataset.embodiment
+    return [
+        Recording(
+            frames=stages.channels_first(frames[index]),
+            actions=body.denormalize_action(stages.robot_motion(run, episodes, index, body)[0]),
         )
-        return {"true": table(scores.true_actions), "other": table(scores.other_actions)}
+        for index in episodes.indices
+    ]
+
+
+def score(
+    sessions: Mapping[str, Session],
+    plan: ClipPlan,
+    scene: SceneTruth,
+    *,
+    effector: EffectorProbe | None,
+    objects: ObjectProbe | None = None,
+) -> dict:
+    """Per clip: metric -> arm -> horizon -> values; and the same under another episode's actions for PSNR."""
+    predictions, others = {}, {}
+    with progress_line("score") as report:
+        for number, (arm, session) in enumerate(sessions.items()):
+            predictions[arm], others[arm] = predict(session, plan), predict(session, plan, other_actions=True)
+            report(number + 1, len(sessions), arm)
+    scores = score_rollouts(
+        Clips(last_context=plan.given[:, -1], truth=plan.truth, scene=scene),
+        predictions,
+        other_actions=others,
+        horizons=HORIZONS,
+        effector_probe=effector,
+        object_probe=objects,
+    )
+    return {"true": table(scores.true_actions), "other": table(scores.other_actions)}
 
 
 def table(scores: Mapping[str, Mapping[str, torch.Tensor]]) -> dict:
@@ -269,7 +299,7 @@ def summarise(cells: Mapping[str, dict]) -> dict:
                         for arm in mine[0][metric]
                         if all(arm in cell[metric] for cell in mine)
                     }
-                    rows = {arm: float(v.nanmean()) for arm, v in values.items()}
+                    rows: dict[str, Any] = {arm: float(v.nanmean()) for arm, v in values.items()}
                     for against in ("none", "action-free", MORE):
                         if {"latent", against} <= values.keys():
                             gap = paired_interval(values["latent"], values[against])
@@ -306,21 +336,28 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder with tokenizer/ and latent_action/; the shipped ones")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only-minutes", type=int, nargs="+", default=list(MINUTES))
-    parser.add_argument("--pretrain-steps", type=int, default=1200)
-    parser.add_argument("--posttrain-steps", type=int, default=600)
-    parser.add_argument("--more-steps", type=int, default=1500, help="what the latent action model cost, in steps")
+    parser.add_argument("--pretrain-steps", type=int, default=600)
+    parser.add_argument("--posttrain-steps", type=int, default=300)
+    parser.add_argument("--more-steps", type=int, default=0, help="also robot data only, for so many steps more")
+    parser.add_argument("--train-only", choices=(*ARMS, MORE), nargs="+", help="train these arms and score nothing yet")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     models = arguments.models or foundation("nano")
+    if models is None:
+        raise SystemExit("no models ship with this package: make them with `make weights`, or give --models")
     steps = (arguments.pretrain_steps, arguments.posttrain_steps)
-    bench = Bench(arguments.run, models, steps=steps, more=arguments.more_steps, shown=0)
+    bench = Bench(arguments.run, models, steps=steps, more=arguments.more_steps)
     cells_file = arguments.run / "cells.json"
     cells = json.loads(cells_file.read_text()) if cells_file.exists() else {}
     for seed in arguments.seeds:
         for minutes in arguments.only_minutes:
             key = f"seed {seed}, {minutes} min"
             if key in cells:
+                continue
+            if arguments.train_only:
+                for arm in arguments.train_only:
+                    bench.train(arm, seed, minutes)
                 continue
             cells[key] = bench.cell(seed, minutes)
             cells_file.write_text(json.dumps(cells))
@@ -329,7 +366,6 @@ def main() -> None:
 
 def write(cells: dict, arguments: argparse.Namespace) -> None:
     """The summary of all cells so far."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     summary = summarise(cells)
     conditions = {
         "machine": f"{platform.machine()}, {arguments.threads} threads",
@@ -340,17 +376,24 @@ def write(cells: dict, arguments: argparse.Namespace) -> None:
         "cells": sorted(cells),
         "clips": {name: settings.episodes for name, settings in SETS.items() if name in ("test", "ood")},
     }
-    stored = {
-        "name": "pretraining_ablation",
-        "commit": commit.stdout.strip(),
-        "date": date.today().isoformat(),
-        "conditions": conditions,
-        "metrics": summary,
-        "goals": goals(summary),
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
-    print(json.dumps(stored["goals"], indent=1), flush=True)
+    found = goals(summary)
+    keep(summary, **today(), conditions=conditions, goals=found)
+    print(json.dumps(found, indent=1), flush=True)
+
+
+def keep(metrics: Mapping[str, Any], **facts: Any) -> None:
+    """Put metrics and facts into the results file; what others keep there stays."""
+    stored = {"name": "pretraining_ablation", **today(), "conditions": {}, "metrics": {}, "goals": goals({})}
+    stored |= json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    stored |= {**facts, "metrics": {**stored["metrics"], **metrics}}
+    with written_whole(RESULTS) as path:
+        path.write_text(json.dumps(stored, indent=1) + "\n")
+
+
+def today() -> dict[str, str]:
+    """The commit that is checked out, and the date."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {"commit": commit.stdout.strip(), "date": date.today().isoformat()}
 
 
 if __name__ == "__main__":

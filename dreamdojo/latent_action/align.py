@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -224,6 +224,20 @@ def paired_episode(
         action=_chunks(normal, rows, chunk),
         base=torch.from_numpy(base),
     )
+
+
+def first_seconds(
+    episodes: Sequence[PairedEpisode], seconds: float, *, rate: float, chunk: int = 1
+) -> list[PairedEpisode]:
+    """The first seconds of a robot's episodes at `rate` actions per second, the last of them cut short."""
+    taken, left = [], round(seconds * rate / chunk)
+    for episode in episodes:
+        if left <= 0:
+            break
+        parts = {part: getattr(episode, part)[:left] for part in ("latent_action", "action", "base")}
+        taken.append(replace(episode, **parts))
+        left -= len(episode.action)
+    return taken
 
 
 def _chunks(values: np.ndarray, rows: int, chunk: int) -> Tensor:

@@ -13,7 +13,7 @@ nothing or sideways, negative where it pushes the other way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -199,21 +199,31 @@ def replay(push: Push, commander: Commander, simulation: Simulation, *, size: in
     before = simulation.object_poses()[:, :2].copy()
     if np.abs(before - push.object_poses[:, :2]).max() > _DISTURBED:
         raise UnstablePhysics(push.seed, "the robot's start disturbs the objects")
-    action = np.zeros(simulation.embodiment.action_dim, np.float32)
     commands: list[np.ndarray] = []
     frames = [] if size is None else [simulation.picture(size).rgb]
-    while len(commands) < FRAMES - 1:
-        chunk = commander(simulation, len(commands), action)
-        for action in chunk[: FRAMES - 1 - len(commands)]:
-            simulation.step(action)
-            commands.append(action)
-            if size is not None:
-                frames.append(simulation.picture(size).rgb)
+    for action in acted(commander, simulation, FRAMES - 1):
+        commands.append(action)
+        if size is not None:
+            frames.append(simulation.picture(size).rgb)
     return Replay(
         displacement=simulation.object_poses()[push.target, :2] - before[push.target],
         commands=np.stack(commands),
         frames=np.stack(frames) if frames else None,
     )
+
+
+def acted(commander: Commander, simulation: Simulation, steps: int) -> Iterator[np.ndarray]:
+    """Let a robot act for some steps: each action `(a,)`, once the simulation has taken it.
+
+    Raises:
+        UnstablePhysics: if the physics gives up.
+    """
+    last, done = np.zeros(simulation.embodiment.action_dim, np.float32), 0
+    while done < steps:
+        for action in commander(simulation, done, last)[: steps - done]:
+            simulation.step(action)
+            last, done = action, done + 1
+            yield action
 
 
 def agreement(person: np.ndarray, robot: np.ndarray) -> float:

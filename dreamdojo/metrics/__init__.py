@@ -23,6 +23,7 @@ from dreamdojo.metrics.statistics import (
     paired_interval,
     r2_score,
     student_t_quantile,
+    wilson_interval,
 )
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "ssim",
     "student_t_quantile",
     "unit_range",
+    "wilson_interval",
 ]

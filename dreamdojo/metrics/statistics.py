@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import torch
 from jaxtyping import Float, Int
@@ -70,6 +71,23 @@ def paired_interval(first: Float[Tensor, " n"], second: Float[Tensor, " n"], *, 
     have a number.
     """
     return mean_interval(first - second, level=level)
+
+
+def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:
+    """Share of trials that succeed with Wilson's score interval, which stays in [0, 1] and is open at 0 and at 1.
+
+    Raises:
+        DataError: if there are more successes than trials, or a number is negative.
+    """
+    if not 0 <= successes <= trials:
+        raise DataError(f"expected successes between 0 and the number of trials, got {successes} of {trials}")
+    if not trials:
+        return Interval(mean=math.nan, low=math.nan, high=math.nan, count=0, level=level)
+    share, z = successes / trials, NormalDist().inv_cdf(0.5 + level / 2)
+    centre = share + z**2 / (2 * trials)
+    reach = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    low, high = ((centre + side * reach) / (1 + z**2 / trials) for side in (-1, 1))
+    return Interval(mean=share, low=max(low, 0.0), high=min(high, 1.0), count=trials, level=level)
 
 
 def bootstrap_interval(

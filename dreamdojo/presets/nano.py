@@ -35,7 +35,7 @@ NANO = Preset(
         convolutional=True,
     ),
     latent_action_training=LatentActionTraining(
-        fit=FitConfig(steps=600, batch_size=48, learning_rate=1.5e-3),
+        fit=FitConfig(steps=600, batch_size=32, learning_rate=1.5e-3),
         strides=(1, 2),
         kl_weight=1e-6,
         contrastive_weight=1e-3,

@@ -17,6 +17,7 @@ from dreamdojo.evaluation.report import render
 from dreamdojo.latent_action.align import (
     Alignment,
     alignment_curve,
+    first_seconds,
     fit_alignment,
     hold_out,
     needs_base,
@@ -256,3 +257,12 @@ def test_the_command_needs_a_latent_action_model_and_a_robot(capsys, tmp_path):
     with pytest.raises(SystemExit):
         cli.main(["latent-action", "align", "nano", "--robot", str(tmp_path), "--run", str(tmp_path)])
     assert "DataError" in capsys.readouterr().err
+
+
+def test_the_first_seconds_are_as_long_as_asked_for_and_end_within_an_episode():
+    robot = episodes(PUSHER, count=3, length=64, chunk=2)
+    taken = first_seconds(robot, 8.4, rate=10.0, chunk=2)
+    assert [len(episode.action) for episode in taken] == [32, 10]
+    assert torch.equal(taken[1].latent_action, robot[1].latent_action[:10]) and len(taken[1].base) == 10
+    assert len(first_seconds(robot, 6.4, rate=10.0, chunk=2)) == 1
+    assert sum(len(episode.action) for episode in first_seconds(robot, 1e3, rate=10.0, chunk=2)) == 96

@@ -13,6 +13,7 @@ from dreamdojo.metrics import (
     paired_interval,
     r2_score,
     student_t_quantile,
+    wilson_interval,
 )
 
 
@@ -61,6 +62,21 @@ def test_fewer_than_two_clips_have_no_interval(values):
     assert math.isnan(interval.low) and math.isnan(interval.high)
     assert not interval.above_zero and not interval.below_zero
     assert interval.to_json()["low"] is None
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 20), (1, 3), (8, 10), (45, 60), (20, 20)])
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_wilson_interval_agrees_with_scipy(successes, trials, level):
+    interval = wilson_interval(successes, trials, level=level)
+    expected = scipy.stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
+    assert (interval.mean, interval.count) == (successes / trials, trials)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_no_trials_have_no_share_and_successes_are_trials():
+    assert math.isnan(wilson_interval(0, 0).mean) and wilson_interval(0, 0).to_json()["low"] is None
+    with pytest.raises(DataError, match="got 3 of 2"):
+        wilson_interval(3, 2)
 
 
 def test_the_bootstrap_agrees_with_t_on_a_mean_and_repeats_with_its_seed():
