@@ -41,7 +41,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.pretraining_ablation import HORIZONS, datasets, keep, recordings, score, today
+from benchmarks.pretraining_ablation import HORIZON, HORIZONS, SAMPLER_STEPS, datasets, keep, recordings, score, today
 from dreamdojo import foundation, stages
 from dreamdojo.dataset.actions import relative_actions
 from dreamdojo.dataset.embodiment import Embodiment, Field
@@ -53,7 +53,7 @@ from dreamdojo.evaluation.effector import EffectorProbe
 from dreamdojo.evaluation.predict import ClipPlan, plan_clips
 from dreamdojo.evaluation.rollouts import COPY, METRIC_BY_KEY, TRUTH, SceneTruth
 from dreamdojo.files import read_json, write_json
-from dreamdojo.judge import CONTEXT, HORIZON, describe, scene_truth, train_probes
+from dreamdojo.judge import CONTEXT, describe, scene_truth, train_probes
 from dreamdojo.metrics import mean_interval
 from dreamdojo.presets import NANO
 from dreamdojo.rollout.session import load_session
@@ -276,7 +276,7 @@ def run_arm(arm: str, seed: int, ground: Ground) -> dict:
             about={"sampler": read_about(run.folder / "pretrained")["sampler"]},
             report=report,
         )
-    session = load_session(folder, embodiment=body.name, device=run.compute.device.type)  # pyright: ignore[reportArgumentType]
+    session = load_session(folder, embodiment=body.name, steps=SAMPLER_STEPS, device=run.compute.device.type)  # pyright: ignore[reportArgumentType]
     plan = plan_told(interface, ground.plan, ground.robot.dataset.embodiment, ground.window)
     scores = score({arm: session}, plan, ground.scene, effector=ground.effector)
     return {side: {key: found[key] for key in METRICS if key in found} for side, found in scores.items()}

@@ -29,6 +29,17 @@ def test_arms_are_compared_clip_by_clip_and_seed_by_seed():
     assert all(goal["value"] > 0 for goal in found.values()) and len(found) == 4
 
 
+def test_obeying_is_the_gain_of_the_true_actions_over_anothers():
+    both = cell()
+    values = both["test"]["true"]["moving_psnr"]
+    less = {arm: {h: [x - 2 for x in rows] for h, rows in told.items()} for arm, told in values.items()}
+    both["test"] = {"true": {"psnr": {**values, "copy": values["none"]}}, "other": {"psnr": less}}
+    both["ood"] = both["test"]
+    rows = summarise({"seed 0, 1 min": both})["test"]["1 min"]["psnr"]["4"]
+    assert rows["latent, true minus other actions"]["mean"] == pytest.approx(2)
+    assert rows["copy, true minus other actions"] is None
+
+
 def test_a_fraction_is_not_given_where_the_ideal_gains_nothing():
     for ideal in (0.0, -1.0):
         rows = summarise({"seed 0, 1 min": cell(ideal=ideal)})["test"]["1 min"]["moving_psnr"]["8"]
