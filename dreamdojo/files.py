@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dreamdojo.errors import ConfigError, DataError
 
@@ -107,6 +108,24 @@ def read_json(path: Path, *, of: str) -> dict[str, Any]:
 def partial_path(final: Path) -> Path:
     """Where something is built before it is renamed to `final`: its own name for each process."""
     return final.with_name(f".{final.name}.partial-{os.getpid()}")
+
+
+def locked(path: Path) -> BinaryIO:
+    """A file that one process holds until it closes it or ends; nobody is asked to wait.
+
+    Raises:
+        DataError: if another process holds it.
+    """
+    file = path.open("ab")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise DataError(
+            f"{path.parent}: expected to be the only one to write here, found another process at it. Wait until it has "
+            "finished and run this again."
+        ) from error
+    return file
 
 
 def remove_empty_folders(root: Path) -> None:

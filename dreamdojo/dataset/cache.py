@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dreamdojo.errors import DataError
-from dreamdojo.files import disk_full, read_json, write_json
+from dreamdojo.files import disk_full, locked, read_json, write_json
 
-_META, _ROWS, _VALID, _DONE = "cache.json", "rows.bin", "valid.bin", "done.txt"
+_META, _ROWS, _VALID, _DONE, _LOCK = "cache.json", "rows.bin", "valid.bin", "done.txt", "lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,8 @@ class CacheWriter:
         dtype: type of the numbers.
 
     Raises:
-        DataError: if `path` exists, or an interrupted cache of another kind is in the way.
+        DataError: if `path` exists, an interrupted cache of another kind is in the way, or another process is
+            filling it.
     """
 
     def __init__(
@@ -165,6 +167,10 @@ class CacheWriter:
             "episodes": lengths,
         }
         self._view = SideCache(self._folder, key, self._meta)
+        with disk_full(self.path):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = locked(self._folder / _LOCK)
+        self._release = weakref.finalize(self, lock.close)
         self.done = self._resume()
 
     done: set[int]
@@ -220,7 +226,9 @@ class CacheWriter:
                 f"cache {self.path}: expected {len(self._view)} episodes, {len(missing)} are missing (first: "
                 f"{missing[0]}). What is there is kept; run it again to go on."
             )
-        (self._folder / _DONE).unlink(missing_ok=True)
+        for name in (_DONE, _LOCK):
+            (self._folder / name).unlink(missing_ok=True)
+        self._release()
         self._folder.rename(self.path)
 
     def _resume(self) -> set[int]:
@@ -234,7 +242,6 @@ class CacheWriter:
                 )
         else:
             with disk_full(self.path):
-                self._folder.mkdir(parents=True, exist_ok=True)
                 for name in (_ROWS, _VALID, _DONE):
                     (self._folder / name).write_bytes(b"")
                 write_json(meta_path, self._meta)

@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,26 @@ def test_pairs_may_come_without_the_last_row_and_single_frames_are_never_masked(
     cache = open_cache(tmp_path / "latent", latent)
     np.testing.assert_array_equal(cache[3], rows(3, 7))
     assert cache.valid(3).all()
+
+
+def test_two_processes_never_fill_one_cache(tmp_path: Path) -> None:
+    held = """
+import sys
+from dreamdojo.dataset.cache import CacheKey, CacheWriter
+key = CacheKey(kind="latent_action", dataset_hash="d1", model_hash="m1", rate=10.0, gap=1)
+writer = CacheWriter(sys.argv[1], key, {0: 5, 3: 7, 4: 1}, (2, 3), "float32")
+print("held", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", held, str(tmp_path / "c")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(DataError, match="another process"):
+            fill(tmp_path / "c")
+        other.communicate("")
+    fill(tmp_path / "c")
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["cache.json", "rows.bin", "valid.bin"]
 
 
 def test_a_cache_of_another_key_is_refused_and_each_difference_named(tmp_path: Path) -> None:
