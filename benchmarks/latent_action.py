@@ -35,7 +35,9 @@ from dreamdojo.dojo.control import CONTROL_MODES
 from dreamdojo.dojo.simulate import SimulateSettings, simulate
 from dreamdojo.dojo.simulation import Simulation
 from dreamdojo.dojo.truth import GroundTruth
-from dreamdojo.evaluation.health.recordings import MOTION, true_motion
+from dreamdojo.evaluation.health.pairs import Pairs
+from dreamdojo.evaluation.health.probing import transfer_probe
+from dreamdojo.evaluation.health.recordings import MOTION, gather, true_motion
 from dreamdojo.evaluation.linear_probe import linear_probe
 from dreamdojo.judge import HealthData, probe_latent_actions, write_health
 from dreamdojo.latent_action.align import (
@@ -71,6 +73,8 @@ class Arm:
     size: int = 64
     labelled: float = 0.0
     """Share of the episodes whose true motion is given as labels."""
+    robot_share: float = 0.0
+    """Share of the samples that come from a robot's video, without its actions."""
 
 
 TRANSFORMER = {"convolutional": False}
@@ -98,11 +102,14 @@ ARMS = {
         {**TRANSFORMER, "early_fusion": False, "residual": False, "antisymmetric": False},
         {**VIEWS_OFF, "strides": (1, 2, 3, 4), "motion_emphasis": 0.0, "brightness": 0.0, "contrast": 0.0},
     ),
+    "more light": Arm({}, {"brightness": 0.2, "contrast": 0.5}),
+    "robot video too": Arm(robot_share=0.25),
     "128 px": Arm({}, size=128),
 }
 """One factor at a time. Transfer to another scene stands in place of the contrastive term."""
 
 
+ROBOT_TEST = "arm-end_effector_velocity-test"
 ROBOTS = ("arm", "mobile_arm")
 ALIGNMENTS = {f"alignment {body} {control}": (body, control) for control in CONTROL_MODES for body in ROBOTS}
 """Bodies and control modes by the name of their arm."""
@@ -146,12 +153,19 @@ def run_arm(name: str, folder: Path, data: dict[str, Episodes], *, steps: int, s
     source = frame_source(shared, data["train"], size)
     if arm.labelled:
         source = with_labels(source, data["train"], arm.labelled)
+    sources = [source]
+    if arm.robot_share:
+        robot = alignment_data(folder, "arm-end_effector_velocity-train", AMOUNTS, body="arm")
+        sources = [
+            replace(source, weight=1 - arm.robot_share),
+            replace(frame_source(shared, robot, size), weight=arm.robot_share),
+        ]
     tokenizer = load_tokenizer(shipped_models() / "tokenizer") if training.feature_weight else None
     own = folder / "arms" / f"{name.replace(' ', '_')}-{steps}-{seed}"
     started = time.monotonic()
     with progress_line(name) as report:
         train_latent_action_model(
-            config, training, [source], own / "latent_action", compute=compute, tokenizer=tokenizer, report=report
+            config, training, sources, own / "latent_action", compute=compute, tokenizer=tokenizer, report=report
         )
     seconds = time.monotonic() - started
     own.joinpath("cache").symlink_to(folder / "cache") if not own.joinpath("cache").exists() else None
@@ -160,7 +174,23 @@ def run_arm(name: str, folder: Path, data: dict[str, Episodes], *, steps: int, s
     rows = [json.loads(line) for line in (own / "latent_action" / "metrics.jsonl").read_text().splitlines()][-10:]
     last = {key: sum(row[key] for row in rows) / len(rows) for key in ("reconstruction", "kl", "contrastive")}
     short_probes = {split: short(probe) for split, probe in probes.items()}
+    on_robot = on_the_robot(probed, data["test"], alignment_data(folder, ROBOT_TEST, AMOUNTS, body="arm"))
+    short_probes |= {"robot": on_robot["own"], "human's line on the robot": on_robot["human's"]}
     return {"r2": short_probes, "probes": probes, "loss": last, "seconds": round(seconds)}
+
+
+def on_the_robot(run: Run, human: Episodes, robot: Episodes) -> dict[str, dict[str, float]]:
+    """R2 of a robot's motion on held-out episodes, on standardised latent actions: by its own line and by the human's."""
+    model = load_model(run.folder / "latent_action", LatentActionModel)
+
+    def pairs(name: str, episodes: Episodes) -> Pairs:
+        frames = run.frames(episodes, run.preset.latent_action_size)
+        return gather(name, episodes.dataset, episodes.indices, frames, model, rate=run.preset.rate)
+
+    found = transfer_probe(pairs("human", human), pairs("robot", robot), seed=0, standardised=True)
+    assert found is not None  # the dojo has true motion
+    own, humans = ({name: round(r2.mean, 3) for name, r2 in each.items()} for each in (found.own, found.r2))
+    return {"own": own, "human's": humans}
 
 
 def with_labels(source: Source, episodes: Episodes, share: float) -> Source:
@@ -343,8 +373,7 @@ def picture_ceiling(data: dict[str, Episodes]) -> dict:
 def run_health(folder: Path, model: Path, data: dict[str, Episodes], amounts: dict[str, int], *, size: int) -> dict:
     """The health report of a model (`report.html` in the run folder): its numbers."""
     run = alignment_run(folder, model, size)
-    control = "end_effector_velocity"
-    robot = alignment_data(folder, f"arm-{control}-test", amounts, body="arm", control=control)
+    robot = alignment_data(folder, ROBOT_TEST, amounts, body="arm")
     ood = tuple(data[name] for name in SETS if name.startswith("ood"))
     out = folder / "health" / model_hash(model)
     write_health(run, run.folder / "latent_action", HealthData(human=data["test"], robot=robot, ood=ood), out)
