@@ -180,7 +180,7 @@ def run_arm(name: str, folder: Path, data: dict[str, Episodes], *, steps: int, s
 
 
 def on_the_robot(run: Run, human: Episodes, robot: Episodes) -> dict[str, dict[str, float]]:
-    """R2 of a robot's motion on held-out episodes, on standardised latent actions: by its own line and by the human's."""
+    """R2 of a robot's held-out motion, on standardised latent actions: by its own line and by the human's."""
     model = load_model(run.folder / "latent_action", LatentActionModel)
 
     def pairs(name: str, episodes: Episodes) -> Pairs:
