@@ -9,7 +9,8 @@ on minutes of robot data, the same tokenizer, scored on held-out robot episodes 
     ideal         pre-trained on human video with the hand's true motion, as a person with a tracker would have it
 
 The latent arm alone also costs a latent action model. It is one model for every robot and arm, so it is not counted;
-with `--more-steps` the arm `none, more` shows robot data only with that compute added.
+with `--more-steps` the arm `none, more` shows robot data only with that compute added. `latent, fresh adapter` starts
+the robot's adapter at random, as published, and not from an alignment with the latent actions.
 
 A queue: every cell (seed, minutes) is written when it ends, a rerun skips what is there; `--seeds`, `--only-minutes`
 run a part, `--train-only` trains some arms ahead. Pre-trained models of a seed are shared by its cells.
@@ -56,7 +57,7 @@ from dreamdojo.world_model.train import latent_episode, train_world_model
 
 RESULTS = Path(__file__).parent / "results" / "pretraining_ablation.json"
 ARMS = ("none", "action-free", "latent", "ideal")
-MORE = "none, more"
+MORE, FRESH = "none, more", "latent, fresh adapter"
 MINUTES = (1, 5, 20)
 HORIZON = 8
 HORIZONS = (1, 4, 8)
@@ -207,13 +208,14 @@ class Bench:
     @property
     def arms(self) -> tuple[str, ...]:
         """All arms, and the one with more steps where some were asked for."""
-        return (*ARMS, MORE) if self.more else ARMS
+        return (*ARMS, FRESH, MORE) if self.more else (*ARMS, FRESH)
 
     def train(self, arm: str, seed: int, minutes: int) -> Session:
         """The arm's model, trained where it is missing."""
         robot, human = first_minutes(self.data["robot"], minutes), self.data["human"]
-        pre = self.run_of(f"{seed}/{arm}", seed=seed)
-        start = pretrain(arm, pre, human) if arm in ARMS[1:] else None
+        before_robot = "latent" if arm == FRESH else arm
+        pre = self.run_of(f"{seed}/{before_robot}", seed=seed)
+        start = pretrain(before_robot, pre, human) if before_robot in ARMS[1:] else None
         before, after = self.steps
         post = after + (before if start is None else 0) + (self.more if arm == MORE else 0)
         run = self.run_of(f"{seed}/{arm}/{minutes}", seed=seed, post=post)
@@ -304,7 +306,7 @@ def summarise(cells: Mapping[str, dict]) -> dict:
                         if all(arm in cell[metric] for cell in mine)
                     }
                     rows: dict[str, Any] = {arm: float(v.nanmean()) for arm, v in values.items()}
-                    for against in ("none", "action-free", MORE):
+                    for against in ("none", "action-free", FRESH, MORE):
                         if {"latent", against} <= values.keys():
                             gap = paired_interval(values["latent"], values[against])
                             rows[f"latent minus {against}"] = gap.to_json()
@@ -355,7 +357,9 @@ def main() -> None:
     parser.add_argument("--pretrain-steps", type=int, default=600)
     parser.add_argument("--posttrain-steps", type=int, default=300)
     parser.add_argument("--more-steps", type=int, default=0, help="also robot data only, for so many steps more")
-    parser.add_argument("--train-only", choices=(*ARMS, MORE), nargs="+", help="train these arms and score nothing yet")
+    parser.add_argument(
+        "--train-only", choices=(*ARMS, FRESH, MORE), nargs="+", help="train these arms and score nothing yet"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
