@@ -35,7 +35,7 @@ NANO = Preset(
         convolutional=True,
     ),
     latent_action_training=LatentActionTraining(
-        fit=FitConfig(steps=600, batch_size=32, learning_rate=1.5e-3),
+        fit=FitConfig(steps=600, batch_size=32, learning_rate=1.5e-3, compile=True),
         strides=(1, 2),
         kl_weight=1e-6,
         contrastive_weight=1e-3,
@@ -62,13 +62,13 @@ NANO = Preset(
         previous_latent=True,
     ),
     pretraining=WorldModelTraining(
-        fit=FitConfig(steps=450, batch_size=8, learning_rate=1.5e-3),
+        fit=FitConfig(steps=450, batch_size=8, learning_rate=1.5e-3, compile=True),
         latent_frames=5,
         context_noise=0.2,
         emphasis=1.0,
     ),
     posttraining=WorldModelTraining(
-        fit=FitConfig(steps=900, batch_size=8, learning_rate=1.2e-3),
+        fit=FitConfig(steps=900, batch_size=8, learning_rate=1.2e-3, compile=True),
         latent_frames=5,
         context_noise=0.2,
         emphasis=1.0,

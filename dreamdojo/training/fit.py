@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from dreamdojo.errors import ConfigError, TrainingDiverged
 from dreamdojo.training.activations import checkpoint_activations
 from dreamdojo.training.checkpoint import save_model
+from dreamdojo.training.compiled import compile_parts, compiler_fault
 from dreamdojo.training.device import Compute
 from dreamdojo.training.distributed import (
     HasShards,
@@ -74,8 +75,9 @@ class FitConfig:
     """Seed of batches and noise."""
     checkpoint_activations: bool = False
     """Compute each block again in the backward pass: less memory, about a third more time, the same gradients."""
-    checkpoint_activations: bool = False
-    """Compute each block again in the backward pass: less memory, about a third more time, the same gradients."""
+    compile: bool = False
+    """Compile the model's blocks first: a minute, then steps that are two to three times as fast on a CPU. The last
+    bits of a run depend on it."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "micro_batches", "save_every", "log_every"):
@@ -169,6 +171,7 @@ def fit(
     processes = compute.processes
     mine = processes.share(config.micro_batches)
     folder.mkdir(parents=True, exist_ok=True)
+    restore = _compiled(model, report, main=processes.is_main) if config.compile else None
     place(model, compute.device, processes, bfloat16=compute.autocast)
     model.train()
     optimizer = _optimizer(model, config)
@@ -180,6 +183,8 @@ def fit(
         report(done, config.steps, "resumed" if done else "")
     try:
         with ExitStack() as during:
+            if restore is not None:
+                during.callback(restore)
             if config.checkpoint_activations and isinstance(model, HasShards):
                 during.enter_context(checkpoint_activations(model.shards().blocks))
             asked_to_stop = during.enter_context(noting_stops(processes))
@@ -238,6 +243,14 @@ def fit(
     elif processes.is_main:
         save_model(folder, model, weights=weights, about=about)
     processes.wait()
+
+
+def _compiled(model: nn.Module, report: Report, *, main: bool) -> Callable[[], None] | None:
+    if (fault := compiler_fault()) is None:
+        return compile_parts(model)
+    if main:
+        report(0, 1, f"not compiled ({fault}); steps take two to three times as long")
+    return None
 
 
 def is_finished(folder: Path, config: FitConfig) -> bool:
