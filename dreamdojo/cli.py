@@ -31,7 +31,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pretrain": ("dreamdojo.commands:Pretrain", "Train the world model on human video and its latent actions."),
     "posttrain": ("dreamdojo.commands:Posttrain", "Teach the world model a robot from its episodes."),
     "distill": ("dreamdojo.commands:Distill", "Distil the teacher into a student of few steps."),
-    "evaluate": ("dreamdojo.commands:Evaluate", "Score a run on held-out episodes and write report.html."),
+    "evaluate world-model": (
+        "dreamdojo.evaluate_world_model:EvaluateWorldModel",
+        "Score world models on held-out episodes, beside copying the last frame: report.html, results.json.",
+    ),
+    "show": ("dreamdojo.show:Show", "Open an episode of a dataset in the Rerun viewer."),
     "generate": ("dreamdojo.commands:Generate", "Predict a recorded episode and lay it beside the recording."),
     "info": ("dreamdojo.commands:Info", "What a preset costs: parameters, memory, arithmetic, and whether it fits."),
     "convert": ("dreamdojo.commands:Convert", "Turn the published weights into models, or models back into them."),
@@ -90,6 +94,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "dreamdojo COMMAND --help shows a command's options. Presets: nano; nano-foundation makes what ships.",
+            "dreamdojo COMMAND --help shows a command's options.",
+            "Presets: nano; nano-rgbd has depth; nano-foundation makes what ships.",
         ]
     )

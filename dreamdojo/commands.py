@@ -23,7 +23,7 @@ from dreamdojo.errors import ConfigError
 from dreamdojo.files import write_json
 from dreamdojo.presets import NANO, PRESETS, Preset, find_preset
 from dreamdojo.stages import Episodes, Run
-from dreamdojo.training.checkpoint import read_config
+from dreamdojo.training.checkpoint import read_class, read_config
 from dreamdojo.training.device import Device, Precision, choose_compute, join_processes
 from dreamdojo.training.memory import require_memory
 from dreamdojo.training.progress import no_line, progress_line
@@ -218,10 +218,12 @@ class TrainTokenizer(PresetCommand):
 
     data: tuple[Path, ...]
     """Datasets whose frames to learn."""
+    rgb: Path | None = None
+    """A tokenizer of RGB to keep, of another run or a converted one: with modality rgbd only depth is trained."""
 
     def run(self) -> None:
         """Train."""
-        stages.tokenizer_stage(self.open_run(), [all_episodes(path) for path in self.data])
+        stages.tokenizer_stage(self.open_run(), [all_episodes(path) for path in self.data], self.rgb)
 
 
 @dataclass(kw_only=True)
@@ -379,7 +381,8 @@ class Posttrain(_OfRobot):
     human: Path | None = None
     """Human video to mix in, so that what it taught is not forgotten."""
     start: Path | None = None
-    """World model to start from, e.g. a converted one, with its tokenizer beside; by default the run's pretrained."""
+    """World model to start from, e.g. a converted one, with its tokenizer beside; by default the run's pretrained. With
+    modality rgbd one of RGB gets depth, and keeps the RGB that it says."""
     lora_rank: int | None = None
     """Train only a LoRA of this rank and the robot's adapter; by default all weights."""
     adapter: Literal["aligned", "fresh"] = "aligned"
@@ -391,7 +394,10 @@ class Posttrain(_OfRobot):
         run = self.open_run()
         self.check_memory(run)
         if self.start is not None:
-            stages.start_from(self.run_folder, self.start)
+            if self.preset.modality == "rgbd" and read_class(self.start.parent / "tokenizer") != "RGBDTokenizer":
+                stages.start_with_depth(run, self.start)
+            else:
+                stages.start_from(self.run_folder, self.start)
         stages.posttrain_stage(run, self.split()[0], human, lora_rank=self.lora_rank, adapter=self.adapter)
 
     def check_memory(self, run: Run) -> None:
@@ -404,7 +410,8 @@ class Posttrain(_OfRobot):
 
         preset, start = self.preset, self.start or self.run_folder / "pretrained"
         if (start / "config.json").exists():
-            preset = dataclasses.replace(preset, world_model=read_config(start, WorldModel).dit)
+            dit, channels = read_config(start, WorldModel).dit, preset.world_model.latent_channels
+            preset = dataclasses.replace(preset, world_model=dataclasses.replace(dit, latent_channels=channels))
         costs, count = costs_of(preset), run.compute.processes.count
         needed = costs.training_bytes // count if self.lora_rank is None else costs.lora_bytes
         require_memory(
@@ -421,18 +428,6 @@ class Distill(_OfRobot):
     def run(self) -> None:
         """Distil."""
         stages.student_stage(self.open_run(), self.split()[0])
-
-
-@dataclass(kw_only=True)
-class Evaluate(_OfRobot):
-    """Score a run on held-out episodes of a robot's dataset."""
-
-    def run(self) -> None:
-        """Evaluate; writes `report.html` and `results.json` into the run folder."""
-        from dreamdojo.judge import describe, write_findings
-
-        _, held_out = self.split()
-        write_findings(self.open_run(), held_out, None, {"held out": f"{self.robot}, {describe(held_out)}"}, {})
 
 
 @dataclass(kw_only=True)
@@ -547,6 +542,8 @@ class Generate(Command):
             f"PSNR {result.psnr:.2f} dB, SSIM {result.ssim:.3f} (repeating the first frame: "
             f"{result.psnr_copy:.2f} dB, {result.ssim_copy:.3f}). Look at {self.out / 'truth_prediction.mp4'}"
         )
+        if result.depth_error is not None:
+            console.print(f"Depth is off by {result.depth_error:.1f} cm (repeating: {result.depth_error_copy:.1f} cm).")
 
 
 @dataclass(kw_only=True)
@@ -656,7 +653,7 @@ def play(
     settings = PlaySettings(host=host, port=port, allow_remote=allow_remote)
     dojo = None
     if session is None or command.is_dojo_body(session):
-        starts, dojo = command.dojo_starts(session.size if session else 64, count)
+        starts, dojo = command.dojo_starts(session.size if session else 64, count, session.depth if session else None)
     elif episodes is None:
         raise ConfigError(f"{session} needs frames to start from: give its dataset with --robot")
     else:

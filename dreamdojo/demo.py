@@ -113,7 +113,8 @@ class Demo(PresetCommand):
         from dreamdojo.dojo.simulate import simulate_demo
 
         folder = run.folder / "data"
-        simulate_demo(folder, run.preset.data, workers=run.workers, progress=run.progress)
+        depth = run.preset.modality == "rgbd"
+        simulate_demo(folder, run.preset.data, depth=depth, workers=run.workers, progress=run.progress)
         human, held_out_human = all_episodes(folder / "human"), all_episodes(folder / "human_test")
         robot, held_out = all_episodes(folder / "arm"), all_episodes(folder / "arm_test")
         return DemoData(

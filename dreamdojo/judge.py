@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import dreamdojo
+from dreamdojo.dataset.cache import SideCache
 from dreamdojo.dataset.resample import resample
 from dreamdojo.errors import DataError
 from dreamdojo.evaluation.effector import EffectorProbe, train_effector_probe
@@ -45,8 +46,10 @@ from dreamdojo.latent_action.model import LatentActionModel
 from dreamdojo.presets import Preset
 from dreamdojo.rollout.session import load_session
 from dreamdojo.stages import Episodes, Run, channels_first
-from dreamdojo.tokenizer.model import Tokenizer
-from dreamdojo.tokenizer.train import reconstruction_psnr
+from dreamdojo.tokenizer.load import load_tokenizer
+from dreamdojo.tokenizer.protocol import VideoTokenizer
+from dreamdojo.tokenizer.rgbd import RGBDTokenizer
+from dreamdojo.tokenizer.train import reconstruction_depth_error, reconstruction_psnr
 from dreamdojo.training.checkpoint import load_model
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.video import Size, resize
@@ -80,8 +83,13 @@ def judge(run: Run, held_out: Episodes, truths: Truths | None, *, report: Report
         CheckpointError: if a model of the run is missing.
     """
     frames = run.frames(held_out)
+    depth = run.depth(held_out) if run.preset.modality == "rgbd" else None
     recordings = [
-        Recording(frames=channels_first(frames[index]), actions=_actions(run, held_out, index))
+        Recording(
+            frames=channels_first(frames[index]),
+            actions=_actions(run, held_out, index),
+            depth=None if depth is None else depth[index],
+        )
         for index in held_out.indices
     ]
     plan = plan_clips(recordings, context=CONTEXT, horizon=HORIZON, seed=seed)
@@ -90,7 +98,12 @@ def judge(run: Run, held_out: Episodes, truths: Truths | None, *, report: Report
         scene = scene_truth(plan, truths.held_out, size=run.preset.size)
         effector, objects = train_probes(run, truths.robot, report)
         latent_action = probe_latent_actions(run, truths.held_out_human, seed=seed)
-    tokenizer = load_model(run.folder / "tokenizer", Tokenizer).to(run.compute.device)
+    tokenizer = load_tokenizer(run.folder / "tokenizer").to(run.compute.device)
+    assert isinstance(tokenizer, VideoTokenizer)
+    depth_error = None
+    if isinstance(tokenizer, RGBDTokenizer):
+        episodes = [{"depth": r.depth} for r in recordings if r.depth is not None]
+        depth_error = reconstruction_depth_error(tokenizer, episodes, run.compute)
     body = held_out.dataset.embodiment.name
     device = run.compute.device.type
     sessions = {
@@ -104,6 +117,7 @@ def judge(run: Run, held_out: Episodes, truths: Truths | None, *, report: Report
         effector_probe=effector,
         object_probe=objects,
         tokenizer_psnr=reconstruction_psnr(tokenizer, [{"frames": r.frames} for r in recordings], run.compute),
+        tokenizer_depth_error=depth_error,
         latent_action=latent_action,
         report=report,
     )
@@ -143,18 +157,24 @@ def train_probes(run: Run, robot: Episodes, report: Report = silent) -> tuple[Ef
 
     The object probe is None where no object moves enough in them to learn from.
     """
+    return train_probes_on(robot, run.frames(robot), size=run.preset.size, report=report)
+
+
+def train_probes_on(
+    robot: Episodes, cache: SideCache, *, size: Size, report: Report = silent
+) -> tuple[EffectorProbe, ObjectProbe | None]:
+    """The same, given the frames of the dojo's episodes at the model's size."""
     from dreamdojo.dojo.truth import GroundTruth
 
     truth = GroundTruth.open(robot.dataset.root)
-    cache = run.frames(robot)
     most = max(truth.num_objects(index) for index in robot.indices)
     frames, labels, effector, effector_visible, objects, objects_visible, episodes = ([] for _ in range(7))
     for index in robot.indices:
         frames.append(channels_first(cache[index]))
-        labels.append(small_labels(truth.segmentation(index), run.preset.size))
+        labels.append(small_labels(truth.segmentation(index), size))
         effector.append(truth.effector_pixel(index))
         effector_visible.append(truth.effector_visible(index))
-        pixels, seen = padded_objects(truth, index, most, run.preset.size)
+        pixels, seen = padded_objects(truth, index, most, size)
         objects.append(pixels)
         objects_visible.append(seen)
         episodes.append(np.full(len(cache[index]), index))

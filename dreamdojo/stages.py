@@ -1,7 +1,8 @@
 """The stages as functions on a run folder. Each reads what the ones before it wrote, and can be run alone.
 
-RUN/cache/            frames, latents and latent actions: side caches, keyed by what made them
-RUN/tokenizer/        model.safetensors  config.json  metrics.jsonl  state.pt
+RUN/cache/            frames, depth, latents and latent actions: side caches, keyed by what made them
+RUN/tokenizer/        model.safetensors  config.json  metrics.jsonl  state.pt; with depth, of both, and in it
+                      rgb/  depth/: the same of each part
 RUN/latent_action/    the same
 RUN/alignment/        model.safetensors  config.json  alignment.json: latent actions to a robot's actions and back
 RUN/pretrained/       the same: the world model after human video
@@ -24,12 +25,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamdojo.dataset.actions import relative_actions
 from dreamdojo.dataset.cache import CacheKey, CacheWriter, SideCache, open_cache
 from dreamdojo.dataset.embodiment import Embodiment
-from dreamdojo.dataset.frames import cache_frames
+from dreamdojo.dataset.frames import cache_depth, cache_frames
 from dreamdojo.dataset.published import RESERVED_SLOT, in_reserved_slot
 from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import resample
@@ -50,15 +51,20 @@ from dreamdojo.latent_action.model import LatentActionModel
 from dreamdojo.latent_action.train import infer_latent_actions, train_latent_action_model, travelled
 from dreamdojo.presets.preset import Preset
 from dreamdojo.student.distill import distil
+from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.load import load_tokenizer
 from dreamdojo.tokenizer.model import Tokenizer, TokenizerConfig
 from dreamdojo.tokenizer.protocol import VideoTokenizer
+from dreamdojo.tokenizer.rgbd import RGBDTokenizer, join_parts
+from dreamdojo.tokenizer.taef2 import TAEF2Tokenizer
 from dreamdojo.tokenizer.train import encode_episode, train_tokenizer
-from dreamdojo.training.checkpoint import load_model, model_hash, read_about, read_class, save_model
+from dreamdojo.tokenizer.wan import WanTokenizer
+from dreamdojo.training.checkpoint import load_model, model_hash, read_about, read_class, read_config, save_model
 from dreamdojo.training.device import Compute
 from dreamdojo.training.fit import is_finished
 from dreamdojo.training.progress import Report, progress_line
 from dreamdojo.training.trackers import TrackerName, open_trackers
+from dreamdojo.world_model.depth import add_depth
 from dreamdojo.world_model.lora import LoRAConfig, train_lora
 from dreamdojo.world_model.model import LATENT_ACTION, ActionAdapter, WorldModel, WorldModelConfig
 from dreamdojo.world_model.sample import SamplerConfig
@@ -104,20 +110,52 @@ class Run:
                 workers=self.workers,
             )
 
+    def depth(self, episodes: Episodes) -> SideCache:
+        """Depth in metres at the preset's rate and size; decoded once.
+
+        Raises:
+            DataError: if the dataset's camera has no depth.
+        """
+        dataset, (height, width) = episodes.dataset, self.preset.size
+        rate, camera = self.preset.rate, dataset.camera(episodes.camera)
+        path = self.folder / "cache" / f"depth-{camera}-{height}x{width}px-{rate:g}hz-{dataset.hash}"
+        with self.compute.processes.main_first(), self.progress(f"depth {dataset.root.name}") as report:
+            return cache_depth(
+                dataset,
+                path,
+                rate=rate,
+                size=self.preset.size,
+                camera=camera,
+                progress=lambda done, total: report(done, total, "episodes"),
+                workers=self.workers,
+            )
+
     def latents(self, episodes: Episodes) -> SideCache:
         """Latents of every episode, by the run's tokenizer: as one video, or as clips where the preset says so."""
         tokenizer = load_tokenizer(self.folder / "tokenizer").to(self.compute.device)
         assert isinstance(tokenizer, VideoTokenizer)
         frames, clip = self.frames(episodes), self.preset.clip_frames
+        depth = self.depth(episodes) if self.preset.modality == "rgbd" else None
 
         def starts(episode: int) -> range:
             return clip_starts(len(frames[episode]), clip, tokenizer.temporal_factor)
 
         def derive(episode: int) -> np.ndarray:
             pictures, clips = channels_first(frames[episode]), starts(episode)
+            metres = None if depth is None else depth[episode]
             if not clips:
                 return np.empty((0, *shape), np.float16)
-            return np.concatenate([encode_episode(tokenizer, pictures[i:][:clip], self.compute) for i in clips])
+            return np.concatenate(
+                [
+                    encode_episode(
+                        tokenizer,
+                        pictures[i:][:clip],
+                        self.compute,
+                        depth=None if metres is None else metres[i:][:clip],
+                    )
+                    for i in clips
+                ]
+            )
 
         shape = (tokenizer.latent_channels, *(side // tokenizer.spatial_factor for side in self.preset.size))
         return self._derived(
@@ -200,6 +238,15 @@ def frame_source(run: Run, episodes: Episodes, size: tuple[int, int] | None = No
     )
 
 
+def depth_source(run: Run, episodes: Episodes) -> Source:
+    """Depth pictures, in metres, for the tokenizer of depth."""
+    depth = run.depth(episodes)
+    return Source(
+        embodiment=episodes.dataset.embodiment.name,
+        episodes=[{"frames": depth[index][:, None]} for index in episodes.indices],
+    )
+
+
 def latent_action_source(run: Run, episodes: Episodes, weight: float = 1.0) -> Source:
     """Latents with latent actions, for video without labels."""
     latents, actions = run.latents(episodes), run.latent_actions(episodes)
@@ -261,20 +308,50 @@ def training_episodes(
     return parts
 
 
-def tokenizer_stage(run: Run, sources: Sequence[Episodes]) -> Tokenizer:
-    """Train the tokenizer on all frames given.
+def tokenizer_stage(
+    run: Run, sources: Sequence[Episodes], rgb: Path | None = None
+) -> Tokenizer | WanTokenizer | TAEF2Tokenizer | RGBDTokenizer:
+    """Train the tokenizer on all frames given; with modality `rgbd` that of RGB, then that of depth, then join them.
+
+    With `rgb` that folder's tokenizer of RGB, as another run trained or converted it, is kept as it is.
 
     Raises:
-        ConfigError: if the preset's tokenizer comes converted.
+        ConfigError: if the preset's tokenizer comes converted and is not given.
+        CheckpointError: if a tokenizer given or found is not the preset's.
     """
-    config, training = run.preset.tokenizer, run.preset.tokenizer_training
-    if not isinstance(config, TokenizerConfig) or training is None:
+    wanted, folder = run.preset.rgbd, run.folder / "tokenizer"
+    own = folder / "rgb" if wanted else folder
+    if rgb is not None:
+        _given_tokenizer(run, rgb)
+        link_model(rgb, own)
+    if not own.is_symlink() and run.preset.tokenizer_training is None:
         raise ConfigError(
             f"the tokenizer of preset {run.preset.name} is not trained here: convert the published file with "
-            "`dreamdojo convert --tokenizer FILE`"
+            "`dreamdojo convert --tokenizer FILE` and give its folder with --rgb"
         )
+    if wanted is None:
+        return _rgb_tokenizer(run, sources, own)
+    if (folder / "config.json").exists() and (found := read_config(folder, RGBDTokenizer)) != wanted:
+        raise CheckpointError(
+            f"{folder} holds another tokenizer than preset {run.preset.name}: {_difference(found, wanted)}. Use "
+            "another run folder."
+        )
+    of_rgb = _rgb_tokenizer(run, sources, own)
+    of_depth = None if wanted.depth is None else _depth_tokenizer(run, sources, wanted.depth, wanted.coding)
+    tokenizer = join_parts(of_rgb, of_depth, wanted.coding)
+    with run.compute.processes.main_first():
+        if not (folder / "model.safetensors").exists():
+            save_model(folder, tokenizer)
+    return tokenizer
+
+
+def _rgb_tokenizer(run: Run, sources: Sequence[Episodes], folder: Path) -> Tokenizer | WanTokenizer | TAEF2Tokenizer:
+    """That of the preset: trained in `folder`, or, where that is a link to another's, loaded."""
+    config, training = run.preset.tokenizer, run.preset.tokenizer_training
+    if folder.is_symlink():
+        return _given_tokenizer(run, folder)
+    assert isinstance(config, TokenizerConfig) and training is not None
     with run.progress("tokenizer") as report:
-        folder = run.folder / "tokenizer"
         return train_tokenizer(
             config,
             training,
@@ -283,6 +360,34 @@ def tokenizer_stage(run: Run, sources: Sequence[Episodes]) -> Tokenizer:
             compute=run.compute,
             trackers=open_trackers(run.trackers, folder, "tokenizer"),
             report=report,
+        )
+
+
+def _given_tokenizer(run: Run, folder: Path) -> Tokenizer | WanTokenizer | TAEF2Tokenizer:
+    tokenizer = load_tokenizer(folder)
+    fits = tokenizer.config == run.preset.tokenizer
+    if not isinstance(tokenizer, Tokenizer | WanTokenizer | TAEF2Tokenizer) or not fits:
+        raise CheckpointError(
+            f"{folder}: expected the tokenizer of RGB of preset {run.preset.name}, {run.preset.tokenizer}, found "
+            f"{tokenizer.config}"
+        )
+    return tokenizer
+
+
+def _depth_tokenizer(run: Run, sources: Sequence[Episodes], config: TokenizerConfig, coding: DepthCoding) -> Tokenizer:
+    """Trained like that of RGB, on depth pictures; a random gain would be another distance, so there is none."""
+    training, folder = run.preset.tokenizer_training, run.folder / "tokenizer" / "depth"
+    assert training is not None
+    with run.progress("tokenizer of depth") as report:
+        return train_tokenizer(
+            config,
+            dataclasses.replace(training, colour_jitter=0.0),
+            [depth_source(run, episodes) for episodes in sources],
+            folder,
+            compute=run.compute,
+            trackers=open_trackers(run.trackers, folder, "tokenizer_depth"),
+            report=report,
+            picture=coding.encode,
         )
 
 
@@ -332,12 +437,18 @@ def latent_action_stage(run: Run, human: Episodes, labelled: Episodes | None = N
             sources,
             folder,
             compute=run.compute,
-            tokenizer=load_tokenizer(run.folder / "tokenizer")
-            if run.preset.latent_action_training.feature_weight
-            else None,
+            tokenizer=_feature_tokenizer(run),
             trackers=open_trackers(run.trackers, folder, "latent_action"),
             report=report,
         )
+
+
+def _feature_tokenizer(run: Run) -> nn.Module | None:
+    """The frozen tokenizer of RGB whose features the latent action model is to predict, if any."""
+    if not run.preset.latent_action_training.feature_weight:
+        return None
+    tokenizer = load_tokenizer(run.folder / "tokenizer")
+    return tokenizer.rgb if isinstance(tokenizer, RGBDTokenizer) else tokenizer
 
 
 def pretrain_stage(run: Run, human: Episodes) -> WorldModel:
@@ -538,20 +649,64 @@ def start_from(run_folder: Path, model: Path) -> None:
         CheckpointError: if there is no world model, or no tokenizer beside it.
         ConfigError: if the run already began with another one.
     """
+    for stage, source in _beside(model).items():
+        link_model(source, run_folder / stage)
+
+
+def start_with_depth(run: Run, model: Path) -> None:
+    """Let a run of modality `rgbd` begin with a world model of RGB, which keeps the RGB that it says.
+
+    The run has the tokenizer of both by then. Writes the model with depth as `RUN/pretrained`.
+
+    Raises:
+        CheckpointError: if there is no world model, or the run's tokenizer of RGB is not the model's.
+        ConfigError: if the run already began with another one.
+    """
+    rgbd, sources = run.preset.rgbd, _beside(model)
+    assert rgbd is not None
+    tokenizer, ours = sources["tokenizer"], run.folder / "tokenizer" / "rgb"
+    if not (ours / "model.safetensors").exists() or model_hash(ours) != model_hash(tokenizer):
+        raise CheckpointError(
+            f"{model} knows the latents of {tokenizer}: expected that tokenizer in {ours}. Make the run's first: "
+            f"`dreamdojo train-tokenizer {run.preset.name} --rgb {tokenizer} --data ...`, in a new run folder."
+        )
+    if "latent_action" in sources:
+        link_model(sources["latent_action"], run.folder / "latent_action")
+    folder, about = run.folder / "pretrained", {**read_about(model), "rgb_model": model_hash(model)}
+    with run.compute.processes.main_first():
+        if not folder.exists():
+            start = load_model(model, WorldModel, dtype=None)
+            save_model(folder, add_depth(start, rgbd.latent_channels - rgbd.rgb.latent_channels), about=about)
+    if read_about(folder).get("rgb_model") != about["rgb_model"]:
+        raise ConfigError(f"{folder} is there already and is not {model} with depth. Use another run folder.")
+
+
+def _beside(model: Path) -> dict[str, Path]:
+    """A world model's folder, and those of its tokenizer and, if there is one, its latent action model beside it."""
     if (found := read_class(model)) != WorldModel.__name__:
         raise CheckpointError(f"{model}: expected a {WorldModel.__name__} to start from, found a {found}")
     beside = {"pretrained": model} | {name: model.parent / name for name in ("tokenizer", "latent_action")}
-    for stage, source in beside.items():
-        if not (source / "model.safetensors").exists():
-            if stage == "latent_action":
-                continue
-            raise CheckpointError(f"expected a model in {source} to start from, found none")
-        link = run_folder / stage
-        if link.exists() and link.resolve() != source.resolve():
-            raise ConfigError(f"{link} is there already and is not {source}. Use another run folder.")
-        if not link.exists():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(source.resolve(), target_is_directory=True)
+    there = {name: folder for name, folder in beside.items() if (folder / "model.safetensors").exists()}
+    for name in ("pretrained", "tokenizer"):
+        if name not in there:
+            raise CheckpointError(f"expected a model in {beside[name]} to start from, found none")
+    return there
+
+
+def link_model(source: Path, link: Path) -> None:
+    """A link to a folder with a model.
+
+    Raises:
+        CheckpointError: if there is no model.
+        ConfigError: if something else is in the link's place.
+    """
+    if not (source / "model.safetensors").exists():
+        raise CheckpointError(f"expected a model in {source}, found none")
+    if link.exists() and link.resolve() != source.resolve():
+        raise ConfigError(f"{link} is there already and is not {source}. Use another run folder.")
+    if not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(source.resolve(), target_is_directory=True)
 
 
 def adopt_foundation(run: Run, foundation: Path) -> None:

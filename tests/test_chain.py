@@ -31,7 +31,7 @@ def toy_preset(k, steps=12):
         size=(SIZE, SIZE),
         tokenizer=replace(NANO.tokenizer, width=8, temporal_factor=k, blocks=1),
         tokenizer_training=replace(NANO.tokenizer_training, fit=fit),
-        latent_action=replace(NANO.latent_action, dim=32, latent_dim=4, encoder_blocks=1, decoder_blocks=1),
+        latent_action=replace(NANO.latent_action, dim=64, latent_dim=4, encoder_blocks=1, decoder_blocks=1),
         latent_action_training=replace(NANO.latent_action_training, fit=fit),
         world_model=replace(
             NANO.world_model, dim=32, num_heads=2, num_blocks=1, action_dim=4, actions_per_latent=k, window=3

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from dreamdojo.dataset.embodiment import Embodiment, Field
 from dreamdojo.dataset.windows import Source
+from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.model import Tokenizer, TokenizerConfig
+from dreamdojo.tokenizer.rgbd import RGBDTokenizer, join_parts
 from dreamdojo.training.device import Compute
 from dreamdojo.world_model.dit import DiTConfig
 from dreamdojo.world_model.model import LATENT_ACTION, WorldModel, WorldModelConfig
@@ -57,6 +61,12 @@ def tiny_dit(k: int = 1, **changes) -> DiTConfig:
 def tiny_tokenizer(k: int = 1) -> Tokenizer:
     torch.manual_seed(0)
     return awake(Tokenizer(TokenizerConfig(latent_channels=4, width=8, spatial_factor=4, temporal_factor=k, blocks=1)))
+
+
+def tiny_rgbd_tokenizer(k: int = 1) -> RGBDTokenizer:
+    rgb = tiny_tokenizer(k)
+    depth = awake(Tokenizer(replace(rgb.config, latent_channels=2, channels=1)))
+    return join_parts(rgb, depth, DepthCoding(near=0.2, far=3.0))
 
 
 def tiny_world_model(k: int = 1, **changes) -> WorldModel:

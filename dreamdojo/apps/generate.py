@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,11 @@ import torch
 from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import resample
 from dreamdojo.errors import ConfigError, DataError
-from dreamdojo.metrics import psnr, ssim, unit_range
+from dreamdojo.metrics import depth_error, psnr, ssim, unit_range
 from dreamdojo.rollout.session import CAMERA, Session, observation
+from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.training.progress import Report, silent
-from dreamdojo.video import encode, resize
+from dreamdojo.video import colour_depth, encode, resize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,10 @@ class Generated:
     psnr_copy: float
     """dB of repeating the given frame."""
     ssim_copy: float
+    depth_error: float | None
+    """cm, mean absolute error over measured pixels, of a model that predicts depth."""
+    depth_error_copy: float | None
+    """cm of repeating the given frame's depth."""
     seconds: float
     """Time of prediction, decoding included."""
     frames_per_second: float
@@ -55,7 +60,7 @@ def generate(
 
     Raises:
         ConfigError: if the recording does not go on for one step of the model.
-        DataError: if the dataset has no actions.
+        DataError: if the dataset has no actions, or no depth where the model sees it.
     """
     recorded = resample(dataset, episode, session.fps)
     if recorded.actions is None:
@@ -71,13 +76,18 @@ def generate(
     wanted = recorded.frame_indices[start : start + steps * k + 1]
     truth = dataset.frames(episode, [int(index) for index in wanted], camera)
     state = None if recorded.states is None else recorded.states[start]
-    session.reset(observation(truth[0], state, session.size), seed=seed)
+    metres = None
+    if session.depth is not None:
+        metres = dataset.depth(episode, [int(index) for index in wanted], camera, size=session.size)
+    session.reset(observation(truth[0], state, session.size, None if metres is None else metres[0]), seed=seed)
     actions = torch.from_numpy(recorded.actions[start : start + steps * k])[None].unflatten(1, (steps, k))
     began = time.monotonic()
-    predicted = []
+    predicted, depths = [], []
     try:
         for index in range(steps):
-            predicted.append(session.step(actions[:, index]).frames[CAMERA][0])
+            step = session.step(actions[:, index])
+            predicted.append(step.frames[CAMERA][0])
+            depths += [step.depth[CAMERA][0, :, 0]] if step.depth else []
             report(index + 1, steps, "steps")
     except KeyboardInterrupt:
         if not predicted:
@@ -88,7 +98,14 @@ def generate(
     true = true[: len(prediction) + 1]
     result = _score(prediction, true, seconds)
     write_videos(out, prediction, true, session.fps)
-    return result
+    if session.depth is None or metres is None:
+        return result
+    depth, true_depth = torch.cat(depths), torch.from_numpy(metres)[: len(prediction) + 1]
+    write_depth(out, depth, true_depth, session.depth, session.fps)
+    counted = session.depth.within(true_depth[1:])
+    errors = (depth_error(guess, true_depth[1:], counted) for guess in (depth, true_depth[:1].expand_as(depth)))
+    own, copied = (float(error.nanmean()) for error in errors)
+    return replace(result, depth_error=own, depth_error_copy=copied)
 
 
 def _score(prediction: torch.Tensor, true: torch.Tensor, seconds: float) -> Generated:
@@ -103,6 +120,8 @@ def _score(prediction: torch.Tensor, true: torch.Tensor, seconds: float) -> Gene
         ssim=mean(ssim, prediction),
         psnr_copy=mean(psnr, copy),
         ssim_copy=mean(ssim, copy),
+        depth_error=None,
+        depth_error_copy=None,
         seconds=seconds,
         frames_per_second=len(prediction) / seconds,
     )
@@ -115,3 +134,10 @@ def write_videos(out: Path, prediction: torch.Tensor, true: torch.Tensor, fps: f
     beside = np.concatenate([true.permute(0, 2, 3, 1).numpy(), shown], axis=2)
     encode(out / "prediction.mp4", shown, fps)
     encode(out / "truth_prediction.mp4", beside, fps)
+
+
+def write_depth(out: Path, predicted: torch.Tensor, true: torch.Tensor, coding: DepthCoding, fps: float) -> None:
+    """`truth_prediction_depth.mp4`, side by side in colours, from metres `t h w`; the given frame begins both."""
+    shown = torch.cat([true[:1], predicted])
+    beside = torch.cat([true, shown], dim=2).numpy()
+    encode(out / "truth_prediction_depth.mp4", colour_depth(beside, coding.near, coding.far), fps)

@@ -25,13 +25,21 @@ from dreamdojo.convert.constants import (
     latent_action_constants,
     world_model_constants,
 )
-from dreamdojo.convert.read import TEXT_SOURCE, read_network, read_text_embedding, read_weights
-from dreamdojo.convert.shapes import Shapes, dit_config, latent_action_config, wan_config
+from dreamdojo.convert.read import (
+    TEXT_SOURCE,
+    read_network,
+    read_taef2,
+    read_text_embedding,
+    read_weights,
+    tokenizer_files,
+)
+from dreamdojo.convert.shapes import Shapes, dit_config, latent_action_config, taef2_config, wan_config
 from dreamdojo.convert.stored import Stored, stored, write_safetensors
 from dreamdojo.dataset.published import ACTION_WIDTH, HEIGHT, LATENT_ACTION_SLOT, PUBLISHED_BODIES, WIDTH
 from dreamdojo.errors import CheckpointError, ConfigError
 from dreamdojo.files import folder_written_whole
 from dreamdojo.latent_action.model import LatentActionModel
+from dreamdojo.tokenizer.taef2 import TAEF2Tokenizer
 from dreamdojo.tokenizer.wan import WAN_LATENT_MEAN, WAN_LATENT_STD, WanTokenizer
 from dreamdojo.training.checkpoint import check_fit, write_config
 from dreamdojo.training.hub import how_to_load, model_card
@@ -69,7 +77,8 @@ class ConvertSettings:
     latent_action: Path | None = None
     """The latent action model: LAM_400k.ckpt."""
     tokenizer: Path | None = None
-    """The tokenizer: Wan2.1_VAE.pth."""
+    """The tokenizer: Wan2.1_VAE.pth; or TAEF2, as taef2.safetensors, as a folder with taef2_encoder.pth and
+    taef2_decoder.pth, or as a repository of the hub (madebyollin/taef2)."""
 
 
 def convert(settings: ConvertSettings, out: Path, progress: Progress = no_line) -> None:
@@ -172,11 +181,17 @@ def convert_latent_action(source: Path, out: Path, *, report: Report = silent) -
 
 
 def convert_tokenizer(source: Path, out: Path, *, report: Report = silent) -> None:
-    """Write the `WanTokenizer` of a published file to `out`, with the published statistics of its latents.
+    """Write the `WanTokenizer` or `TAEF2Tokenizer` of `source` to `out`, with the published statistics of its latents.
 
     Raises:
-        CheckpointError: if the file is cut short, or not of the published layout.
+        CheckpointError: if a file is missing, cut short, or not of the published layout.
     """
+    files = tokenizer_files(source)
+    halves = read_taef2(files)
+    if halves is not None:
+        _convert_taef2(source, files, halves, out, report)
+        return
+    (source,) = files
     published = read_weights(source)
     config = wan_config(Shapes(source, _shapes(published)))
     _check_fit(source, published, WanTokenizer, config, names.WAN_NAMES)
@@ -186,6 +201,17 @@ def convert_tokenizer(source: Path, out: Path, *, report: Report = silent) -> No
     ours["latent_mean"] = stored(torch.tensor(WAN_LATENT_MEAN) if known else torch.zeros(channels))
     ours["latent_std"] = stored(torch.tensor(WAN_LATENT_STD) if known else torch.ones(channels))
     _write(out, WanTokenizer, config, ours, {}, [source], {}, report)
+
+
+def _convert_taef2(
+    source: Path, files: Sequence[Path], published: Mapping[str, Stored], out: Path, report: Report
+) -> None:
+    config = taef2_config(Shapes(source, _shapes(published)))
+    _check_fit(source, published, TAEF2Tokenizer, config, names.TAEF2_NAMES)
+    ours = names.from_published(published, prefix="", names=names.TAEF2_NAMES)
+    ours["latent_mean"] = stored(torch.zeros(config.latent_channels))
+    ours["latent_std"] = stored(torch.ones(config.latent_channels))
+    _write(out, TAEF2Tokenizer, config, ours, {}, files, {}, report)
 
 
 @dataclass(frozen=True)
@@ -250,6 +276,7 @@ _USE: Mapping[type[nn.Module], str] = {
     WorldModel: 'import dreamdojo\n\nsession = dreamdojo.load("FOLDER", embodiment="gr1")  # the tokenizer beside it',
     LatentActionModel: how_to_load(LatentActionModel),
     WanTokenizer: how_to_load(WanTokenizer),
+    TAEF2Tokenizer: how_to_load(TAEF2Tokenizer),
 }
 
 

@@ -185,3 +185,39 @@ def _wan_names(stages: int = 4, blocks: int = 2) -> tuple[Rename, ...]:
 WAN_PREFIX = ""
 WAN_NAMES: Sequence[Rename] = _wan_names()
 """The published file holds no channel statistics: they are `WAN_LATENT_MEAN` and `WAN_LATENT_STD` of our class."""
+
+
+def _taef2_block(published: str, ours: str) -> tuple[Rename, ...]:
+    """The entries of one residual block, every second layer of a row a convolution; without groups, ending in a dot."""
+    return (
+        *((rf"{published}conv\.{2 * i}\.(weight|bias)", rf"{ours}convs.{i}.\1") for i in range(3)),
+        (rf"{published}pool\.0\.(weight)", rf"{ours}whole.widen.\1"),
+        (rf"{published}pool\.1\.(weight|bias)", rf"{ours}whole.norm.\1"),
+        (rf"{published}pool\.3\.(weight)", rf"{ours}whole.narrow.\1"),
+    )
+
+
+def _taef2_names() -> tuple[Rename, ...]:
+    """The published files number all layers of a half in one row; each of ours is named for what it does."""
+    names: list[Rename] = [
+        (r"encoder\.0\.(weight|bias)", r"encoder.conv_in.\1"),
+        *_taef2_block(r"encoder\.1\.", "encoder.first."),
+        (r"encoder\.14\.(weight|bias)", r"encoder.conv_out.\1"),
+        (r"decoder\.1\.(weight|bias)", r"decoder.conv_in.\1"),
+        *_taef2_block(r"decoder\.18\.", "decoder.last."),
+        (r"decoder\.19\.(weight|bias)", r"decoder.conv_out.\1"),
+    ]
+    for stage in range(3):
+        shrink, grow = 2 + 4 * stage, 7 + 5 * stage
+        names += [
+            (rf"encoder\.{shrink}\.(weight)", rf"encoder.shrink.{stage}.\1"),
+            (rf"decoder\.{grow}\.(weight)", rf"decoder.grow.{stage}.\1"),
+        ]
+        for block in range(3):
+            names += _taef2_block(rf"encoder\.{shrink + 1 + block}\.", f"encoder.stages.{stage}.{block}.")
+            names += _taef2_block(rf"decoder\.{grow - 4 + block}\.", f"decoder.stages.{stage}.{block}.")
+    return tuple(names)
+
+
+TAEF2_NAMES: Sequence[Rename] = _taef2_names()
+"""After `encoder.` and `decoder.`, which say from which of the two published files an entry is."""

@@ -4,7 +4,7 @@ OUT/iter_000000000/model/    the world model, sharded: `net.` and, the same agai
 OUT/model_ema_bf16.pt        the world model in one file (model_ema_fp32.pt, if it is in that precision)
 OUT/cr1_empty_string_text_embeddings.pt    the text that the world model sees
 OUT/LAM_400k.ckpt            the latent action model
-OUT/Wan2.1_VAE.pth           the tokenizer
+OUT/Wan2.1_VAE.pth           the tokenizer; or taef2_encoder.pth, taef2_decoder.pth
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from torch import Tensor
 from dreamdojo.convert import names
 from dreamdojo.convert.constants import CONSTANTS_FILE, latent_action_constants, world_model_constants
 from dreamdojo.convert.convert import LATENT_ACTION, TEXT_PROJECTION_FILE, TOKENIZER, WORLD_MODEL, Progress
-from dreamdojo.convert.read import AVERAGED_NETWORK, NETWORK, TEXT_FILE
+from dreamdojo.convert.read import AVERAGED_NETWORK, NETWORK, TAEF2_DECODER, TAEF2_ENCODER, TEXT_FILE
 from dreamdojo.convert.shapes import ACTIONS_PER_LATENT
 from dreamdojo.errors import CheckpointError, ConfigError
 from dreamdojo.files import folder_written_whole, written_whole
 from dreamdojo.latent_action.model import LatentActionModel
+from dreamdojo.tokenizer.taef2 import TAEF2Tokenizer
 from dreamdojo.tokenizer.wan import WanTokenizer
-from dreamdojo.training.checkpoint import load_model
+from dreamdojo.training.checkpoint import load_model, read_class
 from dreamdojo.training.progress import Report, no_line, silent
 from dreamdojo.world_model.dit import DiTConfig
 from dreamdojo.world_model.model import WorldModel
@@ -118,16 +119,31 @@ def publish_latent_action(folder: Path, out: Path, *, report: Report = silent) -
 
 
 def publish_tokenizer(folder: Path, out: Path, *, report: Report = silent) -> None:
-    """Write a `WanTokenizer` as `Wan2.1_VAE.pth`; the statistics of its latents have no place there.
+    """Write a `WanTokenizer` as `Wan2.1_VAE.pth`, a `TAEF2Tokenizer` as its two files.
+
+    The statistics of their latents have no place there.
 
     Raises:
         ConfigError: if it is not of the published kind.
         CheckpointError: if it is not whole.
     """
+    if read_class(folder) == TAEF2Tokenizer.__name__:
+        _publish_taef2(folder, out)
+        report(1, 1, TAEF2_DECODER)
+        return
     model = load_model(folder, WanTokenizer, dtype=None)
     ours: dict[str, Tensor] = {name: value.detach().contiguous() for name, value in model.named_parameters()}
     _save(out / TOKENIZER_FILE, names.to_published(ours, prefix=names.WAN_PREFIX, names=names.WAN_NAMES))
     report(1, 1, TOKENIZER_FILE)
+
+
+def _publish_taef2(folder: Path, out: Path) -> None:
+    model = load_model(folder, TAEF2Tokenizer, dtype=None)
+    ours: dict[str, Tensor] = {name: value.detach().contiguous() for name, value in model.named_parameters()}
+    published = names.to_published(ours, prefix="", names=names.TAEF2_NAMES)
+    for side, file in (("encoder.", TAEF2_ENCODER), ("decoder.", TAEF2_DECODER)):
+        half = {name.removeprefix(side): value for name, value in published.items() if name.startswith(side)}
+        _save(out / file, half)
 
 
 def _check_kind(folder: Path, network: DiTConfig) -> None:

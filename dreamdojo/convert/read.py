@@ -4,13 +4,15 @@ iter_000140000/model        a sharded checkpoint (torch.distributed.checkpoint):
 model.pt, model_ema_*.pt    the same entries in one file
 LAM_400k.ckpt               a trainer's checkpoint: the entries under `state_dict`, objects of the trainer beside
 Wan2.1_VAE.pth              plain entries
+taef2_encoder.pth           plain entries, with taef2_decoder.pth beside; both are in taef2.safetensors too
 *.safetensors               any of these
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from torch import Tensor
 from dreamdojo.convert.stored import Stored, stored
 from dreamdojo.convert.unpickle import load_pickle, load_torch
 from dreamdojo.errors import CheckpointError
+from dreamdojo.training.hub import download
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import Metadata
@@ -32,7 +35,12 @@ AVERAGED_NETWORK = "net_ema."
 TEXT_FILE = "cr1_empty_string_text_embeddings.pt"
 TEXT_SOURCE = f"{TEXT_FILE} of the model repository Cosmos-Predict2.5-2B"
 
+TAEF2_ENCODER, TAEF2_DECODER = "taef2_encoder.pth", "taef2_decoder.pth"
+TAEF2_FILE = "taef2.safetensors"
+"""Both halves in one file, as `madebyollin/taef2` on the hub has them."""
+
 _ENGINE_STATE = "_extra_state"
+_TAEF2_LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.(.*)")
 
 
 def read_weights(path: Path) -> dict[str, Stored]:
@@ -51,6 +59,54 @@ def read_weights(path: Path) -> dict[str, Stored]:
     if not isinstance(raw, Mapping) or not raw:
         raise CheckpointError(f"{path}: expected tensors by name, found a {type(raw).__name__}. Is it another file?")
     return {str(name): _plain(path, name, value) for name, value in raw.items() if not _is_engine_state(name)}
+
+
+def tokenizer_files(source: Path) -> list[Path]:
+    """The file of a tokenizer, or the two of TAEF2: of `source` itself, or in it, where it is a folder.
+
+    A `source` that is not there and reads like OWNER/NAME is a repository of the hub, which is downloaded once.
+
+    Raises:
+        CheckpointError: if there are none.
+    """
+    if source.name in (TAEF2_ENCODER, TAEF2_DECODER):
+        source = source.parent
+    if not source.exists() and len(source.parts) == 2 and not source.suffix:
+        source = download(source.as_posix(), [TAEF2_FILE, TAEF2_ENCODER, TAEF2_DECODER])
+    if not source.is_dir():
+        return [source]
+    halves = [source / TAEF2_ENCODER, source / TAEF2_DECODER]
+    if all(half.is_file() for half in halves):
+        return halves
+    if (source / TAEF2_FILE).is_file():
+        return [source / TAEF2_FILE]
+    found = ", ".join(sorted(path.name for path in source.iterdir())[:5]) or "nothing"
+    raise CheckpointError(
+        f"{source}: expected {TAEF2_ENCODER} and {TAEF2_DECODER}, or {TAEF2_FILE}, found {found}. Give a folder that "
+        "has them, or the file of the Wan tokenizer."
+    )
+
+
+def read_taef2(files: Sequence[Path]) -> dict[str, Stored] | None:
+    """The entries of TAEF2 by their names in the two files, after `encoder.` and `decoder.`; None of another file.
+
+    In the one file the decoder's layers count from the first that has weights; in the other it is layer 1.
+
+    Raises:
+        CheckpointError: if a file cannot be read.
+    """
+    if len(files) == 2:
+        sides = zip(("encoder", "decoder"), files, strict=True)
+        return {f"{side}.{name}": value for side, file in sides for name, value in read_weights(file).items()}
+    weights = read_weights(files[0])
+    layers = {name: _TAEF2_LAYER.fullmatch(name) for name in weights}
+    if not any(layers.values()):
+        return None
+    first = {"encoder": 0, "decoder": 1}
+    return {
+        name if layer is None else f"{layer[1]}.{int(layer[2]) + first[layer[1]]}.{layer[3]}": weights[name]
+        for name, layer in layers.items()
+    }
 
 
 def read_network(path: Path, *, averaged: bool = True) -> dict[str, Stored]:

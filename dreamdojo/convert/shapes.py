@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dreamdojo.errors import CheckpointError, ConfigError
 from dreamdojo.latent_action.model import LatentActionConfig
+from dreamdojo.tokenizer.taef2 import TAEF2Config
 from dreamdojo.tokenizer.wan import WanConfig
 from dreamdojo.world_model.dit import DiTConfig
 
@@ -104,6 +105,17 @@ def latent_action_config(shapes: Shapes) -> LatentActionConfig:
         )
     except (ConfigError, ZeroDivisionError) as error:
         raise _impossible(shapes.file, "latent action model", error) from error
+
+
+def taef2_config(shapes: Shapes) -> TAEF2Config:
+    """The image autoencoder of FLUX.2's latents.
+
+    Raises:
+        CheckpointError: if the shapes cannot be those of one.
+    """
+    width, *_ = shapes.of("encoder.0.weight", 4)
+    latent_channels, *_ = shapes.of("encoder.14.weight", 4)
+    return TAEF2Config(width=width, latent_channels=latent_channels)
 
 
 def wan_config(shapes: Shapes) -> WanConfig:

@@ -210,6 +210,7 @@ def simulate_demo(
     folder: Path,
     amounts: Amounts,
     *,
+    depth: bool = False,
     workers: int | None = None,
     progress: Callable[[str], AbstractContextManager[Progress]] | None = None,
 ) -> None:
@@ -218,6 +219,7 @@ def simulate_demo(
     Args:
         folder: where they go.
         amounts: how much of each.
+        depth: whether they hold metric depth.
         workers: processes, one per core where not given.
         progress: given a title, opens a line of progress.
 
@@ -234,7 +236,9 @@ def simulate_demo(
         for name, split, episodes in datasets:
             if (folder / name).exists():
                 continue
-            settings = SimulateSettings(body=body, split=split, episodes=episodes, frames=amounts.episode_frames)
+            settings = SimulateSettings(
+                body=body, split=split, episodes=episodes, frames=amounts.episode_frames, depth=depth
+            )
             with (progress or _no_progress)(f"simulate {name}") as report:
                 simulate(settings, folder / name, workers=workers, progress=report)
 

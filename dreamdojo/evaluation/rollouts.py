@@ -23,8 +23,10 @@ from torch import Tensor
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.evaluation.keypoints import Located, ProbeError, position_error
 from dreamdojo.evaluation.objects import MIN_VISIBLE_PIXELS
+from dreamdojo.evaluation.perceptual import PictureDistance
 from dreamdojo.metrics import (
     Interval,
+    depth_error,
     gradient_energy_ratio,
     mean_interval,
     moving_pixels,
@@ -61,12 +63,15 @@ class Metric:
 METRICS = (
     Metric(key="psnr", name="PSNR", unit="dB", decimals=2, better="higher"),
     Metric(key="ssim", name="SSIM", unit="", decimals=3, better="higher"),
+    Metric(key="lpips", name="ST-LPIPS", unit="", decimals=3, better="lower"),
     Metric(key="moving_psnr", name="PSNR of moving pixels", unit="dB", decimals=2, better="higher"),
     Metric(key="sharpness", name="Sharpness where it moves", unit="", decimals=2, better="none"),
     Metric(key="effector_error", name="Gripper or hand position error", unit="px", decimals=1, better="lower"),
     Metric(key="effector_found", name="Gripper or hand found", unit="", decimals=2, better="higher"),
     Metric(key="object_error", name="Position error of moved objects", unit="px", decimals=1, better="lower"),
     Metric(key="object_found", name="Moved objects found", unit="", decimals=2, better="higher"),
+    Metric(key="depth_error", name="Depth error", unit="cm", decimals=2, better="lower"),
+    Metric(key="moving_depth_error", name="Depth error of moving pixels", unit="cm", decimals=1, better="lower"),
 )
 METRIC_BY_KEY = {metric.key: metric for metric in METRICS}
 
@@ -86,6 +91,16 @@ class SceneTruth:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DepthTruth:
+    """How far everything truly is, in metres, and which of it counts."""
+
+    last_context: Float[Tensor, "b 1 h w"]
+    truth: Float[Tensor, "b t 1 h w"]
+    counted: Bool[Tensor, "b t 1 h w"]
+    """Where depth was measured, within what a model can say."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Clips:
     """Held-out clips: the last frame that a model was given, and the frames that truly came after it."""
 
@@ -93,6 +108,8 @@ class Clips:
     truth: UInt8[Tensor, "b t c h w"]
     scene: SceneTruth | None = None
     """True positions, where the recording comes from a simulator."""
+    depth: DepthTruth | None = None
+    """True depth, where it was recorded and methods predict it."""
 
 
 @runtime_checkable
@@ -211,6 +228,9 @@ def score_rollouts(
     effector_probe: EffectorFinder | None = None,
     object_probe: ObjectFinder | None = None,
     moved: float = 3.0,
+    depths: Mapping[str, Float[Tensor, "b t 1 h w"]] | None = None,
+    other_depths: Mapping[str, Float[Tensor, "b t 1 h w"]] | None = None,
+    lpips: PictureDistance | None = None,
 ) -> RolloutScores:
     """Score predicted clips frame by frame.
 
@@ -222,9 +242,12 @@ def score_rollouts(
         effector_probe: finds the hand or gripper; used if it passes its own gate.
         object_probe: finds marked objects; used if it passes its own gate.
         moved: an object counts from the time it is this many pixels from where it started.
+        depths: the depth in metres that each method predicts; scored where the clips have the true one.
+        other_depths: the depth of those in `other_actions`.
+        lpips: a distance between pictures that was fitted to what people see.
 
     Raises:
-        DataError: if a prediction's shape is not that of the truth.
+        DataError: if a prediction's shape is not that of the truth, or depth is given of some methods only.
         ConfigError: if a horizon lies beyond the truth, or other actions are given for an unknown method.
     """
     length = clips.truth.shape[1]
@@ -244,7 +267,18 @@ def score_rollouts(
     methods = {name: frames[:, index] for name, frames in predictions.items()} | {COPY: copied}
     others = {name: frames[:, index] for name, frames in other_actions.items()}
 
-    true_table, other_table = (_picture_scores(clips.last_context, truth, group) for group in (methods, others))
+    true_table, other_table = (_picture_scores(clips.last_context, truth, group, lpips) for group in (methods, others))
+    if clips.depth is not None:
+        depths, other_depths = depths or {}, other_depths or {}
+        if depths.keys() != predictions.keys() or other_depths.keys() != other_actions.keys():
+            raise DataError(
+                f"expected the depth of {sorted(predictions)}, and under other actions of {sorted(other_actions)}, got "
+                f"{sorted(depths)} and {sorted(other_depths)}"
+            )
+        moving = moving_pixels(unit_range(truth), unit_range(clips.last_context))
+        still = clips.depth.last_context[:, None].expand_as(clips.depth.truth)
+        for table, group in ((true_table, {**depths, COPY: still}), (other_table, other_depths)):
+            table.update(_depth_scores(clips.depth, moving, index, group))
     probes: dict[str, ProbeError] = {}
     if clips.scene is not None and effector_probe is not None:
         probes["effector"] = effector_probe.error
@@ -266,18 +300,36 @@ def score_rollouts(
 
 
 def _picture_scores(
-    last_context: UInt8[Tensor, "b c h w"], truth: UInt8[Tensor, "b t c h w"], group: Mapping[str, Tensor]
+    last_context: UInt8[Tensor, "b c h w"],
+    truth: UInt8[Tensor, "b t c h w"],
+    group: Mapping[str, Tensor],
+    lpips: PictureDistance | None,
 ) -> dict[str, dict[str, Tensor]]:
     true = unit_range(truth)
     moving = moving_pixels(true, unit_range(last_context))
     table: dict[str, dict[str, Tensor]] = {"psnr": {}, "ssim": {}, "moving_psnr": {}, "sharpness": {}}
+    table |= {} if lpips is None else {"lpips": {}}
     for name, frames in group.items():
         predicted = unit_range(frames)
         table["psnr"][name] = psnr(predicted, true)
         table["ssim"][name] = ssim(predicted, true)
         table["moving_psnr"][name] = moving_psnr(predicted, true, moving).frame
         table["sharpness"][name] = gradient_energy_ratio(predicted, true, moving)
+        if lpips is not None:
+            table["lpips"][name] = lpips(predicted.flatten(0, 1), true.flatten(0, 1)).unflatten(0, true.shape[:2])
     return table
+
+
+def _depth_scores(
+    depth: DepthTruth, moving: Bool[Tensor, "b t h w"], index: Tensor, group: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """Over all pixels that count, and over those that move in the true picture, as `moving_psnr` has them."""
+    true, counted = depth.truth[:, index, 0], depth.counted[:, index, 0]
+    found = {name: metres[:, index, 0] for name, metres in group.items()}
+    return {
+        "depth_error": {name: depth_error(metres, true, counted) for name, metres in found.items()},
+        "moving_depth_error": {name: depth_error(metres, true, counted & moving) for name, metres in found.items()},
+    }
 
 
 def _effector_scores(

@@ -6,7 +6,7 @@ none was shown, whatever the mean looks like.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dreamdojo.errors import ConfigError
 from dreamdojo.evaluation.linear_probe import LinearProbe
@@ -28,19 +28,50 @@ from dreamdojo.evaluation.report import (
 from dreamdojo.evaluation.rollouts import COPY, HORIZONS, METRIC_BY_KEY, TRUTH, Metric, RolloutScores
 from dreamdojo.metrics import Interval
 
+COMPARED = (
+    "psnr",
+    "ssim",
+    "lpips",
+    "moving_psnr",
+    "effector_error",
+    "object_error",
+    "depth_error",
+    "moving_depth_error",
+)
+"""Metrics in the tables of differences, where they could be measured."""
+
+PICTURE = ("psnr", "moving_psnr", "ssim", "lpips", "sharpness")
+"""Metrics of picture quality, where they could be measured."""
+
 
 def picture_section(scores: RolloutScores, *, horizons: Sequence[int] = HORIZONS) -> Section:
-    """PSNR, SSIM, PSNR of moving pixels and sharpness of every method, beside the copied last frame."""
+    """How every picture metric that was measured stands for every method, beside the copied last frame."""
+    keys = [key for key in PICTURE if key in scores.true_actions]
     blocks: list[Block] = [_beats_copy(scores, method, "moving_psnr", horizons) for method in scores.methods]
     if len(scores.horizons) > 4:
-        curves = [_curves(scores, METRIC_BY_KEY[key]) for key in ("psnr", "moving_psnr", "ssim", "sharpness")]
+        curves = [_curves(scores, METRIC_BY_KEY[key]) for key in keys]
         blocks.append(CurveGrid(figures=tuple(curves)))
-    blocks += [_means(scores, METRIC_BY_KEY[key], horizons) for key in ("psnr", "moving_psnr", "ssim", "sharpness")]
+    blocks += [_means(scores, METRIC_BY_KEY[key], horizons) for key in keys]
     return Section(
         title="Picture quality",
         lead=f"{scores.clips} held-out clips, every frame predicted from the predictions before it. Copying the last "
         "given frame is the baseline: on still pixels it is perfect, so moving pixels decide.",
         blocks=tuple(blocks),
+    )
+
+
+def frechet_section(distances: Mapping[str, float], *, clips: int, frames: int) -> Section:
+    """How far the clips of every method lie from the true ones, as a whole."""
+    table = Table(
+        columns=("Fréchet video distance", "to the true clips"),
+        rows=tuple(Row(label=name, cells=(value,), quiet=name == COPY) for name, value in distances.items()),
+        caption=f"Features of {clips} clips of {frames} predicted frames. It is of the set, so it has no interval by "
+        "clip; it is biased upwards, the more the fewer clips there are, and compares only between equal sets.",
+    )
+    return Section(
+        title="As a set of videos",
+        lead="Fréchet distance between the features of predicted and of true clips, by the network that was given.",
+        blocks=(table,),
     )
 
 
@@ -58,7 +89,7 @@ def against_copy_section(scores: RolloutScores, *, horizons: Sequence[int] = HOR
             better=metric.better,
         )
         for metric in scores.metrics
-        if metric.key in ("psnr", "moving_psnr", "effector_error", "object_error")
+        if metric.key in COMPARED
     )
     return Section(
         title="Against copying the last frame",
@@ -85,7 +116,7 @@ def controllability_section(scores: RolloutScores, *, horizons: Sequence[int] = 
             better=metric.better,
         )
         for metric in scores.metrics
-        if metric.key in ("psnr", "moving_psnr", "effector_error", "object_error")
+        if metric.key in COMPARED
     ]
     return Section(
         title="Does it obey?",
@@ -102,6 +133,31 @@ def position_section(scores: RolloutScores, *, horizons: Sequence[int] = HORIZON
         lead="A probe finds the gripper or hand, and the objects that have moved, in every predicted frame. A method "
         "can do no better than the probe does on the truth.",
         blocks=(*_positions(scores, "effector", horizons), *_positions(scores, "object", horizons)),
+    )
+
+
+def depth_section(
+    scores: RolloutScores, tokenizer_error: float | None, *, horizons: Sequence[int] = HORIZONS
+) -> Section:
+    """How far predicted depth is from the truth, beside the copied last frame."""
+    keys = ("depth_error", "moving_depth_error")
+    blocks: list[Block] = [
+        _beats_copy(scores, method, "moving_depth_error", horizons, lower=True) for method in scores.methods
+    ]
+    if len(scores.horizons) > 4:
+        blocks.append(CurveGrid(figures=tuple(_curves(scores, METRIC_BY_KEY[key]) for key in keys)))
+    blocks += [_means(scores, METRIC_BY_KEY[key], horizons) for key in keys]
+    if tokenizer_error is not None:
+        blocks.append(
+            Text(
+                text=f"The tokenizer alone, on true frames: {tokenizer_error:.2f} cm. Every prediction goes through it."
+            )
+        )
+    return Section(
+        title="How far things are",
+        lead="Mean absolute error of predicted depth in centimetres, over all measured pixels, and over those that "
+        "moved in the picture, where copying the last frame is no help.",
+        blocks=tuple(blocks),
     )
 
 
@@ -199,9 +255,13 @@ def _curves(scores: RolloutScores, metric: Metric) -> Curves:
     )
 
 
-def _beats_copy(scores: RolloutScores, method: str, key: str, horizons: Sequence[int]) -> Verdict:
+def _beats_copy(
+    scores: RolloutScores, method: str, key: str, horizons: Sequence[int], *, lower: bool = False
+) -> Verdict:
+    """With `lower`, a smaller number is the better one."""
     return _verdict(
         {h: scores.against(key, method, h) for h in horizons},
+        lower=lower,
         subject=method[:1].upper() + method[1:],
         unit=METRIC_BY_KEY[key].unit,
         good="beats copying the last frame on moving pixels",
@@ -222,11 +282,19 @@ def _controllable(scores: RolloutScores, method: str, horizons: Sequence[int]) -
 
 
 def _verdict(
-    differences: dict[int, Interval], *, subject: str, unit: str, good: str, bad: str, unshown: str
+    differences: dict[int, Interval],
+    *,
+    subject: str,
+    unit: str,
+    good: str,
+    bad: str,
+    unshown: str,
+    lower: bool = False,
 ) -> Verdict:
     """One sentence per outcome; the tone is the worst of them."""
-    won = {h: d for h, d in differences.items() if d.above_zero}
-    lost = {h: d for h, d in differences.items() if d.below_zero}
+    above = {h: d for h, d in differences.items() if d.above_zero}
+    below = {h: d for h, d in differences.items() if d.below_zero}
+    won, lost = (below, above) if lower else (above, below)
     unclear = {h: d for h, d in differences.items() if h not in won and h not in lost}
     sentences = []
     if won:

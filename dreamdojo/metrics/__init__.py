@@ -1,5 +1,6 @@
 """Numbers that compare predictions with the truth, and say how far to trust them. Needs torch and nothing else."""
 
+from dreamdojo.metrics.depth import depth_error
 from dreamdojo.metrics.frames import (
     MIN_MOVING_FRACTION,
     MOVING_THRESHOLD,
@@ -13,6 +14,7 @@ from dreamdojo.metrics.frames import (
     ssim,
     unit_range,
 )
+from dreamdojo.metrics.frechet import frechet_distance
 from dreamdojo.metrics.ridge import ChosenRidge, RidgeFit, choose_ridge, fit_ridge
 from dreamdojo.metrics.statistics import (
     ExplainedVariance,
@@ -37,8 +39,10 @@ __all__ = [
     "RidgeFit",
     "bootstrap_interval",
     "choose_ridge",
+    "depth_error",
     "explained_variance",
     "fit_ridge",
+    "frechet_distance",
     "gradient_energy",
     "gradient_energy_ratio",
     "mean_interval",

@@ -5,12 +5,16 @@ from collections.abc import Mapping
 from dreamdojo.errors import ConfigError
 from dreamdojo.presets.nano import NANO as NANO
 from dreamdojo.presets.nano import NANO_FOUNDATION as NANO_FOUNDATION
+from dreamdojo.presets.nano import NANO_RGBD as NANO_RGBD
 from dreamdojo.presets.paper import PAPER_2B as PAPER_2B
+from dreamdojo.presets.paper import PAPER_2B_RGBD as PAPER_2B_RGBD
 from dreamdojo.presets.paper import PAPER_14B as PAPER_14B
 from dreamdojo.presets.preset import DataAmounts as DataAmounts
 from dreamdojo.presets.preset import Preset as Preset
 
-PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (NANO, NANO_FOUNDATION, PAPER_2B, PAPER_14B)}
+_ALL = (NANO, NANO_FOUNDATION, NANO_RGBD, PAPER_2B, PAPER_2B_RGBD, PAPER_14B)
+
+PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _ALL}
 
 
 def find_preset(name: str) -> Preset:
@@ -24,4 +28,15 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-__all__ = ["NANO", "NANO_FOUNDATION", "PAPER_2B", "PAPER_14B", "PRESETS", "DataAmounts", "Preset", "find_preset"]
+__all__ = [
+    "NANO",
+    "NANO_FOUNDATION",
+    "NANO_RGBD",
+    "PAPER_2B",
+    "PAPER_2B_RGBD",
+    "PAPER_14B",
+    "PRESETS",
+    "DataAmounts",
+    "Preset",
+    "find_preset",
+]

@@ -9,6 +9,8 @@ import torch
 from dreamdojo.latent_action.model import LatentActionModel
 from dreamdojo.presets.preset import Preset
 from dreamdojo.tokenizer.model import Tokenizer, TokenizerConfig
+from dreamdojo.tokenizer.rgbd import RGBDTokenizer
+from dreamdojo.tokenizer.taef2 import TAEF2Config, TAEF2Tokenizer
 from dreamdojo.tokenizer.wan import WanTokenizer
 from dreamdojo.training.memory import GIB
 from dreamdojo.world_model.budget import (
@@ -78,8 +80,14 @@ def costs_of(preset: Preset) -> Costs:
     """Count a preset's models on the meta device."""
     config = preset.world_model
     with torch.device("meta"):
-        tokenizer = preset.tokenizer
-        tokenizer = Tokenizer(tokenizer) if isinstance(tokenizer, TokenizerConfig) else WanTokenizer(tokenizer)
+        if preset.rgbd is not None:
+            tokenizer = RGBDTokenizer(preset.rgbd)
+        elif isinstance(preset.tokenizer, TokenizerConfig):
+            tokenizer = Tokenizer(preset.tokenizer)
+        elif isinstance(preset.tokenizer, TAEF2Config):
+            tokenizer = TAEF2Tokenizer(preset.tokenizer)
+        else:
+            tokenizer = WanTokenizer(preset.tokenizer)
         latent_action = LatentActionModel(preset.latent_action)
     factor, k = preset.tokenizer.spatial_factor, preset.tokenizer.temporal_factor
     grid = Grid(rows=preset.size[0] // factor, columns=preset.size[1] // factor)

@@ -6,6 +6,7 @@ from dreamdojo.latent_action.model import LatentActionConfig
 from dreamdojo.latent_action.train import LatentActionTraining
 from dreamdojo.presets.preset import DataAmounts, Preset
 from dreamdojo.student.distill import StudentTraining
+from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.model import TokenizerConfig
 from dreamdojo.tokenizer.train import TokenizerTraining
 from dreamdojo.training.fit import FitConfig
@@ -95,3 +96,13 @@ NANO_FOUNDATION = replace(
     pretraining=replace(NANO.pretraining, fit=_longer(NANO.pretraining.fit, 1200)),
 )
 """The foundation of `nano` that ships: more data and more steps (`make weights`)."""
+
+NANO_RGBD = replace(
+    NANO,
+    name="nano-rgbd",
+    modality="rgbd",
+    depth_tokenizer=replace(NANO.tokenizer, channels=1, latent_channels=2, width=16),
+    depth_coding=DepthCoding(near=0.2, far=3.0),
+    world_model=replace(NANO.world_model, latent_channels=6),
+)
+"""`nano` with metric depth, from a dataset that has it (`dreamdojo simulate --depth`)."""

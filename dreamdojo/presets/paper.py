@@ -11,6 +11,7 @@ from dreamdojo.latent_action.model import LatentActionConfig
 from dreamdojo.latent_action.train import LatentActionTraining
 from dreamdojo.presets.preset import DataAmounts, Preset
 from dreamdojo.student.distill import StudentTraining
+from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.wan import WanConfig
 from dreamdojo.training.fit import FitConfig
 from dreamdojo.world_model.dit import DiTConfig
@@ -76,3 +77,12 @@ PAPER_14B = replace(
     pretraining=replace(PAPER_2B.pretraining, high_sigma_fraction=0.05),
     posttraining=replace(PAPER_2B.posttraining, high_sigma_fraction=0.05),
 )
+
+PAPER_2B_RGBD = replace(
+    PAPER_2B,
+    name="2b-rgbd",
+    modality="rgbd",
+    depth_coding=DepthCoding(near=0.2, far=5.0),
+    world_model=replace(PAPER_2B.world_model, latent_channels=32),
+)
+"""`2b` with metric depth: depth goes through the same tokenizer, and the converted model is the start."""

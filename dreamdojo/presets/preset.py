@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from dreamdojo.errors import ConfigError
 from dreamdojo.latent_action.model import LatentActionConfig
 from dreamdojo.latent_action.train import LatentActionTraining
 from dreamdojo.student.distill import StudentTraining
+from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.model import TokenizerConfig
+from dreamdojo.tokenizer.rgbd import RGBDConfig
+from dreamdojo.tokenizer.taef2 import TAEF2Config
 from dreamdojo.tokenizer.train import TokenizerTraining
 from dreamdojo.tokenizer.wan import WanConfig
 from dreamdojo.world_model.dit import DiTConfig
@@ -39,15 +43,21 @@ class Preset:
     """Height and width of a frame in pixels."""
     rate: float
     """Frames (and actions) per second; sources are resampled to it by timestamp."""
+    modality: Literal["rgb", "rgbd"] = "rgb"
+    """What the world model sees and predicts: colour, or colour and metric depth."""
     data: DataAmounts
     """What is simulated where no data is given."""
     clip_frames: int | None = None
     """Frames of the clips that episodes are cut into before they are encoded, each clip from scratch, as published;
     None encodes an episode as one video."""
-    tokenizer: TokenizerConfig | WanConfig
-    """The video autoencoder."""
+    tokenizer: TokenizerConfig | WanConfig | TAEF2Config
+    """The video autoencoder of RGB."""
     tokenizer_training: TokenizerTraining | None
     """How it is trained; None where it comes converted."""
+    depth_tokenizer: TokenizerConfig | None = None
+    """With `rgbd`, the autoencoder of depth, trained like that of RGB; None: depth goes through that of RGB."""
+    depth_coding: DepthCoding | None = None
+    """With `rgbd`, which metres depth spans."""
     latent_action: LatentActionConfig
     """The latent action model."""
     latent_action_training: LatentActionTraining
@@ -70,8 +80,15 @@ class Preset:
     """Distillation to few steps."""
 
     def __post_init__(self) -> None:
+        with_depth = self.modality == "rgbd"
+        if with_depth != (self.depth_coding is not None) or (self.depth_tokenizer is not None and not with_depth):
+            raise ConfigError(
+                "modality rgbd needs a depth_coding and may have a depth_tokenizer, modality rgb has neither: got "
+                f"{self.modality!r}, depth_coding={self.depth_coding}, depth_tokenizer={self.depth_tokenizer}"
+            )
+        latent_channels = (self.rgbd or self.tokenizer).latent_channels
         wanted = {
-            "world_model.latent_channels": (self.world_model.latent_channels, self.tokenizer.latent_channels),
+            "world_model.latent_channels": (self.world_model.latent_channels, latent_channels),
             "world_model.actions_per_latent": (self.world_model.actions_per_latent, self.tokenizer.temporal_factor),
         }
         if self.latent_action_slot is None:
@@ -92,3 +109,10 @@ class Preset:
             )
         if not 0 <= self.human_share < 1:
             raise ConfigError(f"human_share must lie in [0, 1), got {self.human_share}")
+
+    @property
+    def rgbd(self) -> RGBDConfig | None:
+        """The tokenizer of RGB and depth; None with modality `rgb`."""
+        if self.depth_coding is None:
+            return None
+        return RGBDConfig(rgb=self.tokenizer, depth=self.depth_tokenizer, coding=self.depth_coding)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -47,7 +48,10 @@ State = TypeVar("State", bound=DreamState)
 
 @runtime_checkable
 class Dream(Protocol[State]):
-    """A video that a model continues. Frames are `b t c h w` in [-1, 1], chunks `b n kl` as the DiT takes them."""
+    """A video that a model continues. Frames are `b t c h w` in [-1, 1], chunks `b n kl` as the DiT takes them.
+
+    With a tokenizer of RGB and depth a frame's fourth channel is coded depth.
+    """
 
     sampler_config: SamplerConfig
     """How the model is sampled."""
@@ -146,8 +150,8 @@ class ClipState:
 class ClipDream:
     """A model that attends to whole clips, and a tokenizer.
 
-    The last frame goes on as the eight-bit picture that was shown. As published, a clip's first decoded frame, which
-    repeats the given one, is dropped, and all others are kept (docs/faults.md, 5).
+    The last frame goes on as the eight-bit picture that was shown, its depth as it is. As published, a clip's first
+    decoded frame, which repeats the given one, is dropped, and all others are kept (docs/faults.md, 5).
     """
 
     chunks_per_step: int = CLIP_LATENTS - 1
@@ -176,12 +180,17 @@ class ClipDream:
         noise = draw((b, CLIP_LATENTS, c, h, w))
         latents = self._sampler.predict(given, chunks, noise)
         frames, _ = self._tokenizer.decode(latents)
-        return frames[:, 1:], ClipState(from_pixels(to_pixels(frames[:, -1:])))
+        return frames[:, 1:], ClipState(_as_shown(frames[:, -1:]))
 
 
 def dream_of(model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig) -> Dream[Any]:
     """Frame by frame where the model is causal, else clip by clip."""
     return (CausalDream if model.config.dit.causal else ClipDream)(model, tokenizer, sampler)
+
+
+def _as_shown(frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:
+    shown = from_pixels(to_pixels(frames[:, :, :3]))
+    return torch.cat([shown, frames[:, :, 3:].float().clamp(-1, 1)], dim=2)
 
 
 def _grown(state: CausalState, n: int) -> CausalState:

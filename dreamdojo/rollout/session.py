@@ -18,9 +18,11 @@ from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.errors import CheckpointError, ConfigError, DataError
 from dreamdojo.nn.patches import actions_to_chunks
 from dreamdojo.rollout.dream import Draw, DreamState, dream_of
+from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.load import load_tokenizer
 from dreamdojo.tokenizer.model import from_pixels, to_pixels
 from dreamdojo.tokenizer.protocol import VideoTokenizer
+from dreamdojo.tokenizer.rgbd import RGBDTokenizer, rgb_tokenizer
 from dreamdojo.training.checkpoint import from_plain, load_model, read_about
 from dreamdojo.training.device import Compute, Device, choose_compute
 from dreamdojo.training.memory import require_memory
@@ -31,6 +33,9 @@ from dreamdojo.world_model.sample import SamplerConfig, published_noise
 
 CAMERA = "head"
 """The camera of a world model of one view."""
+
+DEPTH_SEED = 0x5EED
+"""Added to a session's seed for the noise of depth, so that the noise of RGB is what it would be without depth."""
 
 LARGE_FILE = 2**30
 """Weights files above so many bytes are not turned into float32."""
@@ -70,7 +75,8 @@ class Session:
         """Hold a model, the `VideoTokenizer` it was trained with, and how many steps a frame gets.
 
         Raises:
-            ConfigError: if the model has no adapter for the embodiment, or is causal without a window.
+            ConfigError: if the model has no adapter for the embodiment, is causal without a window, or was trained with
+                another tokenizer.
         """
         self._compute = compute or choose_compute("cpu")
         self._model = model.to(self._compute.device).eval()
@@ -78,10 +84,17 @@ class Session:
         assert isinstance(tokenizer, VideoTokenizer)
         if model.config.dit.causal and model.config.dit.window is None:
             raise ConfigError("a session needs a model with a window (frames that a frame attends to), got None")
+        if tokenizer.latent_channels != model.config.dit.latent_channels:
+            raise ConfigError(
+                f"expected a tokenizer of {model.config.dit.latent_channels} latent channels, as the model takes, got "
+                f"one of {tokenizer.latent_channels}. Both see depth, or neither."
+            )
         model.adapter(embodiment.name)
+        self._coding = tokenizer.coding if isinstance(tokenizer, RGBDTokenizer) else None
+        self._rgb_channels = rgb_tokenizer(tokenizer).latent_channels
         self._dream = dream_of(self._model, tokenizer, sampler)
         self._embodiment = embodiment
-        self._generator = torch.Generator().manual_seed(0)
+        self._generator, self._depth_generator = _generators(0)
         self._seed = 0
         self._now: _Moment | None = None
         self._anchor: _Moment | None = None
@@ -91,7 +104,8 @@ class Session:
         unit = "frame" if self._model.config.dit.causal else "clip"
         batch = 0 if self._now is None else self._now.dream.batch
         size = "x".join(map(str, self.size))
-        return f"Session({self._embodiment.name}, {size} px, {self.fps:g} fps, {steps} steps a {unit}, batch {batch})"
+        seen = f"{size} px" if self._coding is None else f"{size} px with depth"
+        return f"Session({self._embodiment.name}, {seen}, {self.fps:g} fps, {steps} steps a {unit}, batch {batch})"
 
     @property
     def embodiment(self) -> Embodiment:
@@ -128,13 +142,19 @@ class Session:
         """Height and width of a frame in pixels."""
         return self._model.config.size
 
+    @property
+    def depth(self) -> DepthCoding | None:
+        """Which metres the model sees and predicts; None for a model of RGB alone."""
+        return self._coding
+
     @torch.no_grad()
     def reset(self, observation: Observation | None = None, *, seed: int = 0) -> Observation:
         """Start from one real frame; returns it as given.
 
         Raises:
             ConfigError: if no observation is given.
-            DataError: if it does not hold exactly one uint8 frame `b 1 3 h w` of the model's size from camera `head`.
+            DataError: if it does not hold exactly one uint8 frame `b 1 3 h w` of the model's size from camera `head`,
+                and its depth `b 1 1 h w` in metres where the model sees depth.
         """
         if observation is None:
             raise ConfigError("a session starts from a real frame: expected an observation, got None")
@@ -144,10 +164,11 @@ class Session:
                 f"a session starts from one frame, got {frames.shape[1]}. Give the later ones to observe() with the "
                 "actions that led to them."
             )
+        pictures = self._pictures(frames, observation)
         with self._compute.autocasting():
-            dream = self._dream.start(from_pixels(frames))
+            dream = self._dream.start(pictures)
         state = None if observation.state is None else observation.state[:, -1].cpu().numpy()
-        self._generator, self._seed = torch.Generator().manual_seed(seed), seed
+        (self._generator, self._depth_generator), self._seed = _generators(seed), seed
         self._now = self._anchor = _Moment(dream, state, None, 0)
         return observation
 
@@ -156,7 +177,8 @@ class Session:
         """Continue from the last real frame with what really happened; frames predicted since then are forgotten.
 
         Args:
-            observation: Frames `b t 3 h w` after the last real one, `t` a multiple of `k`.
+            observation: Frames `b t 3 h w` after the last real one, `t` a multiple of `k`, with their depth where the
+                model sees it.
             actions: `b t a` in the embodiment's units; action i led to frame i.
         """
         moment = self._require(self._anchor)
@@ -166,9 +188,10 @@ class Session:
                 f"expected as many frames as actions, a multiple of k = {k}; got {frames.shape[1]} frames and "
                 f"{actions.shape[1]} actions"
             )
+        pictures = self._pictures(frames, observation)
         with self._compute.autocasting():
             chunks, last_action = self._conditioning(moment, actions)
-            dream = self._dream.observe(moment.dream, from_pixels(frames), chunks)
+            dream = self._dream.observe(moment.dream, pictures, chunks)
         state = moment.proprioception
         if observation.state is not None:
             state = observation.state[:, -1].cpu().numpy()
@@ -191,7 +214,8 @@ class Session:
         last_state = None if states is None else states[:, -1]
         self._now = _Moment(dream, last_state, last_action, moment.num_actions + k)
         return Prediction(
-            frames={CAMERA: to_pixels(frames).cpu()},
+            frames={CAMERA: to_pixels(frames[:, :, :3]).cpu()},
+            depth=None if self._coding is None else {CAMERA: self._coding.decode(frames[:, :, 3:]).cpu()},
             state=None if states is None else torch.from_numpy(states),
             state_source=None if states is None else "integrator",
         )
@@ -205,8 +229,7 @@ class Session:
         copy.__dict__.update(self.__dict__)
         copy._now = moment.expand(n)
         copy._anchor = self._require(self._anchor).expand(n)
-        copy._generator = torch.Generator()
-        copy._generator.set_state(self._generator.get_state())
+        copy._generator, copy._depth_generator = _copied(self._generator), _copied(self._depth_generator)
         return copy
 
     def close(self) -> None:
@@ -229,6 +252,21 @@ class Session:
             )
         return frames.to(self._compute.device)
 
+    def _pictures(self, frames: Tensor, observation: Observation) -> Tensor:
+        """What the tokenizer encodes: RGB in [-1, 1], and coded depth where the model sees it."""
+        rgb = from_pixels(frames)
+        if self._coding is None:
+            return rgb
+        metres = (observation.depth or {}).get(CAMERA)
+        expected = (*frames.shape[:2], 1, *frames.shape[3:])
+        if metres is None or not metres.is_floating_point() or metres.shape != expected:
+            found = "none" if metres is None else f"{metres.dtype} {tuple(metres.shape)}"
+            raise DataError(
+                f"this model sees depth: expected Observation.depth of the camera {CAMERA!r}, floating-point metres of "
+                f"shape {expected} (0 where nothing was measured), got {found}"
+            )
+        return torch.cat([rgb, self._coding.encode(metres.to(rgb.device))], dim=2)
+
     def _conditioning(self, moment: _Moment, actions: Tensor) -> tuple[Tensor, np.ndarray]:
         """Action chunks `b n kl` as the DiT takes them, and the last normalised action."""
         values = actions.detach().cpu().numpy()
@@ -248,9 +286,16 @@ class Session:
         """Noise of the session's seed; that of the published scripts where their clips are to be reproduced."""
 
         def draw(shape: tuple[int, int, int, int, int]) -> Tensor:
+            b, t, channels, h, w = shape
+            rgb = (b, t, self._rgb_channels, h, w)
             if self._model.config.reference_compatible and not self._model.config.dit.causal:
-                return published_noise(self._seed + moment.num_actions, shape).to(self._compute.device)
-            return torch.randn(shape, generator=self._generator).to(self._compute.device)
+                noise = published_noise(self._seed + moment.num_actions, rgb)
+            else:
+                noise = torch.randn(rgb, generator=self._generator)
+            if channels > self._rgb_channels:
+                depth = (b, t, channels - self._rgb_channels, h, w)
+                noise = torch.cat([noise, torch.randn(depth, generator=self._depth_generator)], dim=2)
+            return noise.to(self._compute.device)
 
         return draw
 
@@ -273,11 +318,18 @@ class Session:
         return moment
 
 
-def observation(frame: np.ndarray, state: np.ndarray | None, size: Size) -> Observation:
-    """One frame `h w 3` uint8 of any size, centre-cropped and resized to the model's, and the state `(s,)`."""
+def observation(
+    frame: np.ndarray, state: np.ndarray | None, size: Size, depth: np.ndarray | None = None
+) -> Observation:
+    """One frame `h w 3` uint8 of any size, centre-cropped and resized to the model's, and the state `(s,)`.
+
+    `depth`, where there is one, is metres `h w` of any size, cropped likewise; resizing picks pixels.
+    """
     picture = torch.from_numpy(resize(frame[None], size)).permute(0, 3, 1, 2)[None]
+    metres = None if depth is None else torch.from_numpy(resize(np.asarray(depth, np.float32), size, nearest=True))
     return Observation(
         frames={CAMERA: picture},
+        depth=None if metres is None else {CAMERA: metres[None, None, None]},
         state=None if state is None else torch.from_numpy(np.asarray(state, np.float32))[None, None],
     )
 
@@ -314,7 +366,7 @@ def load_session(
             weights.stat().st_size, compute.device, what=f"the model in {folder}", advice="Use a machine with more."
         )
     model = load_model(folder, WorldModel, dtype=None if large else torch.float32)
-    tokenizer = load_tokenizer(_tokenizer_folder(folder), tile=tile)
+    tokenizer = load_tokenizer(tokenizer_folder(folder), tile=tile)
     bodies = {body.name: body for body in model.config.embodiments}
     if embodiment is None and len(bodies) != 1:
         raise ConfigError(f"name one of the model's embodiments: {', '.join(bodies) or 'it has none (post-train it)'}")
@@ -331,7 +383,23 @@ def load_session(
     return Session(model, tokenizer, sampler, embodiment=bodies[name], compute=compute)
 
 
-def _tokenizer_folder(folder: Path) -> Path:
+def _generators(seed: int) -> tuple[torch.Generator, torch.Generator]:
+    """Those of the noise of RGB and of depth."""
+    return torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + DEPTH_SEED)
+
+
+def _copied(generator: torch.Generator) -> torch.Generator:
+    copy = torch.Generator()
+    copy.set_state(generator.get_state())
+    return copy
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """The folder of a world model's tokenizer: in the model's folder, or beside it.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
     for candidate in (folder / "tokenizer", folder.parent / "tokenizer"):
         if (candidate / "model.safetensors").exists():
             return candidate

@@ -35,7 +35,7 @@ class TokenizerConfig:
     temporal_factor: int = 1
     """`k`, the frames (and actions) that belong to one latent frame after the first."""
     channels: int = 3
-    """Channels of a frame: 3 for RGB, 4 with depth."""
+    """Channels of a frame: 3 for RGB, 1 for depth."""
     blocks: int = 2
     """Residual blocks at latent resolution, on each side."""
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from dreamdojo.dataset.windows import Arrays, Source, Windows, WindowSampler
 from dreamdojo.tokenizer.model import Tokenizer, TokenizerConfig, from_pixels
 from dreamdojo.tokenizer.protocol import VideoTokenizer
+from dreamdojo.tokenizer.rgbd import RGBDTokenizer, rgb_tokenizer
+from dreamdojo.tokenizer.taef2 import TAEF2Tokenizer
 from dreamdojo.training.checkpoint import load_model, read_about, save_model
 from dreamdojo.training.device import Compute
 from dreamdojo.training.fit import FitConfig, TrainingState, fit, is_finished
@@ -51,8 +53,12 @@ def train_tokenizer(
     compute: Compute,
     trackers: tuple[Tracker, ...] = (),
     report: Report = silent,
+    picture: Callable[[Tensor], Tensor] = from_pixels,
 ) -> Tokenizer:
-    """Train on the `frames` (uint8 `t c h w`) of `sources`; a finished folder is loaded."""
+    """Train on the `frames` (`t c h w`) of `sources`; a finished folder is loaded.
+
+    `picture` turns a batch of frames into [-1, 1], on the device: uint8 pixels by default.
+    """
     if is_finished(folder, training.fit) and read_about(folder).get("statistics_measured"):
         return load_model(folder, Tokenizer).to(compute.device)
     torch.manual_seed(training.fit.seed)
@@ -61,7 +67,7 @@ def train_tokenizer(
     sampler = WindowSampler(sources, length=length, batch_size=training.fit.batch_size, seed=training.fit.seed)
 
     def step(batch: Windows, state: TrainingState) -> tuple[Tensor, dict[str, Tensor]]:
-        frames = from_pixels(batch.cat("frames").to(compute.device))
+        frames = _pictures(batch, picture, compute)
         frames = jitter_colours(frames, training.colour_jitter, state.generator)
         side = [size // config.spatial_factor for size in frames.shape[-2:]]
         shape = (len(frames), training.latent_frames, config.latent_channels, *side)
@@ -84,11 +90,16 @@ def train_tokenizer(
         trackers=trackers,
         report=report,
     )
-    measure_statistics(model, sampler, compute)
+    measure_statistics(model, sampler, compute, picture=picture)
     if compute.processes.is_main:
         save_model(folder, model, about={"statistics_measured": True})
     compute.processes.wait()
     return model
+
+
+def _pictures(batch: Windows, picture: Callable[[Tensor], Tensor], compute: Compute) -> Tensor:
+    """The frames of all samples in [-1, 1]; joined in float32, because autocast joins no float16 on a CPU."""
+    return torch.cat([picture(samples["frames"].to(compute.device)) for samples in batch.by_embodiment.values()])
 
 
 def jitter_colours(
@@ -107,21 +118,30 @@ def edge_error(a: Float[Tensor, "b t c h w"], b: Float[Tensor, "b t c h w"]) -> 
 
 
 @torch.no_grad()
-def measure_statistics(model: Tokenizer, batches: Callable[[int], Windows], compute: Compute, num: int = 8) -> None:
+def measure_statistics(
+    model: Tokenizer | TAEF2Tokenizer,
+    batches: Callable[[int], Windows],
+    compute: Compute,
+    num: int = 8,
+    picture: Callable[[Tensor], Tensor] = from_pixels,
+) -> None:
     """Set the latents' channel statistics from `num` batches, so that normalised latents are about N(0, 1)."""
     model.latent_mean.zero_()
     model.latent_std.fill_(1)
-    latents = torch.cat([model.encode(from_pixels(batches(i).cat("frames").to(compute.device)))[0] for i in range(num)])
+    latents = torch.cat([model.encode(_pictures(batches(i), picture, compute))[0] for i in range(num)])
     channels = latents.transpose(0, 2).flatten(1)
     model.latent_mean.copy_(channels.mean(dim=1))
     model.latent_std.copy_(channels.std(dim=1).clamp(min=1e-4))
 
 
 @torch.no_grad()
-def encode_episode(model: VideoTokenizer, frames: np.ndarray, compute: Compute, chunk: int = 64) -> np.ndarray:
+def encode_episode(
+    model: VideoTokenizer, frames: np.ndarray, compute: Compute, chunk: int = 64, *, depth: np.ndarray | None = None
+) -> np.ndarray:
     """All latent frames of one episode: uint8 `t c h w` -> float16 `tl cl hl wl`; streams, so memory stays small.
 
-    Frames after the last whole group of `k` are left out.
+    Frames after the last whole group of `k` are left out. A tokenizer of RGB and depth wants `depth` too, metres
+    `t h w`.
     """
     k = model.temporal_factor
     usable = 1 + (len(frames) - 1) // k * k
@@ -130,7 +150,7 @@ def encode_episode(model: VideoTokenizer, frames: np.ndarray, compute: Compute, 
         stop = min(start + chunk * k + (1 if state is None else 0), usable)
         if state is None and k == 1:
             stop = min(start + chunk, usable)
-        video = from_pixels(torch.from_numpy(frames[start:stop].copy()).to(compute.device))[None]
+        video = video_of(model, frames[start:stop], None if depth is None else depth[start:stop], compute)
         with compute.autocasting():
             latents, state = model.encode(video, state)
         parts.append(latents[0].float().cpu().numpy().astype(np.float16))
@@ -138,16 +158,45 @@ def encode_episode(model: VideoTokenizer, frames: np.ndarray, compute: Compute, 
     return np.concatenate(parts)
 
 
+def video_of(model: VideoTokenizer, frames: np.ndarray, depth: np.ndarray | None, compute: Compute) -> Tensor:
+    """What `model` encodes, `1 t c h w` on the device, of uint8 `t 3 h w` and, if it takes depth, metres `t h w`."""
+    video = from_pixels(torch.from_numpy(frames.copy()).to(compute.device))[None]
+    if not isinstance(model, RGBDTokenizer):
+        return video
+    assert depth is not None, "a tokenizer of RGB and depth encodes both"
+    return model.join(video, torch.from_numpy(depth.astype(np.float32)).to(compute.device)[None, :, None])
+
+
 @torch.no_grad()
-def reconstruction_psnr(model: Tokenizer, episodes: Sequence[Arrays], compute: Compute) -> float:
-    """Mean over episodes of the PSNR (dB) of frames encoded and decoded again."""
+def reconstruction_psnr(model: VideoTokenizer, episodes: Sequence[Arrays], compute: Compute) -> float:
+    """Mean over episodes of the PSNR (dB) of `frames` (uint8 `t 3 h w`) encoded and decoded again."""
+    model = rgb_tokenizer(model)
     values = []
-    k = model.config.temporal_factor
     for episode in episodes:
-        frames = episode["frames"][: 1 + min(len(episode["frames"]) - 1, 32) // k * k]
-        video = from_pixels(torch.from_numpy(frames.copy()).to(compute.device))[None]
+        video = video_of(model, _start_of(model, episode["frames"]), None, compute)
         latents, _ = model.encode(video)
         redrawn, _ = model.decode(latents)
         error = (redrawn.clamp(-1, 1) - video).square().mean() / 4
         values.append(float(-10 * error.log10()))
     return float(np.mean(values))
+
+
+@torch.no_grad()
+def reconstruction_depth_error(model: RGBDTokenizer, episodes: Sequence[Arrays], compute: Compute) -> float:
+    """Mean over episodes of the absolute error (cm) of `depth` (metres `t h w`) encoded and decoded again.
+
+    Pixels that the coding cannot hold do not count; nor does an episode without others.
+    """
+    values = []
+    for episode in episodes:
+        metres = torch.from_numpy(_start_of(model, episode["depth"]).astype(np.float32)).to(compute.device)
+        latents, _ = model.depth_part.encode(model.coding.encode(metres)[None, :, None])
+        redrawn = model.coding.decode(model.depth_part.decode(latents)[0])[0, :, 0]
+        values.append(float((100 * (redrawn - metres).abs())[model.coding.within(metres)].mean()))
+    return float(np.nanmean(values))
+
+
+def _start_of(model: VideoTokenizer, rows: np.ndarray) -> np.ndarray:
+    """The first 1 + 32 rows, or as many as there are, in whole groups of `k`."""
+    k = model.temporal_factor
+    return rows[: 1 + min(len(rows) - 1, 32) // k * k]

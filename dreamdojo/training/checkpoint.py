@@ -179,7 +179,7 @@ def from_plain(kind: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         options = [option for option in arguments if option is not type(None)]
-        return None if value is None else from_plain(options[0], value)
+        return None if value is None else from_plain(_fitting(options, value), value)
     if origin is tuple and isinstance(value, list | tuple):
         parts = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
         return tuple(from_plain(part, item) for part, item in zip(parts, value, strict=True))
@@ -192,6 +192,13 @@ def from_plain(kind: Any, value: Any) -> Any:
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
             raise ConfigError(f"expected {words}, found {value!r}")
     return value
+
+
+def _fitting(kinds: list[Any], value: Any) -> Any:
+    """Of several kinds, the dataclass whose fields are those of `value`, else the first."""
+    found = set(value) if isinstance(value, Mapping) else None
+    classes = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+    return next((kind for kind in classes if {field.name for field in dataclasses.fields(kind)} == found), kinds[0])
 
 
 def _named(name: str, kind: Any, value: Any) -> Any:

@@ -50,8 +50,9 @@ class Pretrained(nn.Module):
         """
         folder = Path(folder_or_repo_id)
         if isinstance(folder_or_repo_id, str) and not folder.exists():
-            folder = _download(
+            folder = download(
                 folder_or_repo_id,
+                _FILES,
                 revision=revision,
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
@@ -112,14 +113,20 @@ def model_card(model_class: type[nn.Module], text: Sequence[str], *, licence: st
     return "\n\n".join([settings, f"# DreamDojo `{model_class.__name__}`", *text]) + "\n"
 
 
-def _download(
+def download(
     repo_id: str,
+    files: Sequence[str],
     *,
-    revision: str | None,
-    cache_dir: str | Path | None,
-    local_files_only: bool,
-    token: str | bool | None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
 ) -> Path:
+    """The folder of those `files` that a repository of the hub has, downloaded once.
+
+    Raises:
+        CheckpointError: if there is no such repository, or no network.
+    """
     import huggingface_hub
 
     try:
@@ -129,7 +136,7 @@ def _download(
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             token=token,
-            allow_patterns=_FILES,
+            allow_patterns=list(files),
         )
     except (OSError, ValueError) as error:  # not found, not allowed, no network, no such name
         raise CheckpointError(

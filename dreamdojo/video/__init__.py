@@ -1,5 +1,6 @@
 """Video files in and out: probe, random access, encode, join and resize. The only home of PyAV."""
 
+from dreamdojo.video.colour import colour_depth
 from dreamdojo.video.decode import TimedFrame, VideoReader, iter_frames, read_frames
 from dreamdojo.video.encode import VideoCodec, encode, encode_gray12
 from dreamdojo.video.join import VideoJoiner
@@ -14,6 +15,7 @@ __all__ = [
     "VideoJoiner",
     "VideoReader",
     "center_crop_box",
+    "colour_depth",
     "encode",
     "encode_gray12",
     "iter_frames",

@@ -9,6 +9,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from dreamdojo.apps.play import PlayWorld
 from tests.apps.playing import JOINTS, Broken, Page, Square, serving, side_by_side
+from tests.apps.test_play_depth import Deep
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = (
@@ -239,3 +240,20 @@ def test_what_the_server_objects_to_is_shown(visit):
         expect(page.locator(".toast")).to_contain_text("not a message")
         expect(page.locator(".toast small")).to_contain_text('{"type": "reset"')
         expect(page.locator("#state")).to_have_text("Live")
+
+
+def test_depth_stands_beside_the_picture_and_can_be_put_away(visit, tmp_path):
+    worlds = {"dream": PlayWorld(world=Deep(), from_observation=True, label="Dream", depth_span=(0.2, 3.0))}
+    with serving(worlds) as url:
+        page = visit(url)
+        assert page.locator("#views figcaption .name").all_inner_texts() == ["Dream", "Dream, depth"]
+        rgb, depth = pictures(page)
+        assert rgb != depth
+        page.screenshot(path=tmp_path / "depth.png")
+        page.click("#depth")
+        expect(page.locator("#views figure:visible")).to_have_count(1)
+        page.keyboard.press("KeyB")
+        expect(page.locator("#views figure:visible")).to_have_count(2)
+        expect(page.locator("#depth")).to_have_attribute("aria-pressed", "true")
+    with serving(side_by_side()) as url:
+        expect(visit(url).locator("#depth")).to_be_hidden()

@@ -1,11 +1,12 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from dreamdojo.errors import DataError
-from dreamdojo.evaluation.predict import Recording, plan_clips, predict
+from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.evaluation.predict import Recording, draw_places, plan_clips, predict
 from dreamdojo.rollout.session import Session
 from dreamdojo.world_model.sample import SamplerConfig
 from tests.tiny import CPU, PUSHER, tiny_tokenizer, tiny_world_model
@@ -57,3 +58,30 @@ def test_predictions_are_alike_in_batches_and_follow_their_own_clip():
     assert video.shape == plan.truth.shape and video.dtype == torch.uint8
     assert torch.equal(video, predict(session, plan))
     assert not torch.equal(video, predict(session, plan, other_actions=True))
+
+
+def test_as_many_clips_as_asked_for_and_never_ones_that_overlap():
+    lengths = [30, 60, 13, 100]
+    for clips in (2, 3, 5, 9):
+        places = draw_places(lengths, context=5, horizon=8, seed=1, clips=clips)
+        assert len(places) == len(set(places)) == clips and len({number for number, _ in places}) > 1
+        for number, length in enumerate(lengths):
+            starts = sorted(start for of, start in places if of == number)
+            assert all(later - earlier >= 13 for earlier, later in pairwise(starts))
+            assert not starts or starts[-1] + 13 <= length
+    with pytest.raises(DataError, match=r"expected 15 clips of 13 frames that do not overlap, the 4 .* hold 14"):
+        draw_places(lengths, context=5, horizon=8, seed=1, clips=15)
+    with pytest.raises(ConfigError, match="at least 2 clips, got 1"):
+        draw_places(lengths, context=5, horizon=8, seed=1, clips=1)
+
+
+def test_states_of_the_given_frames_reach_the_session():
+    recordings = [recording(n, 30) for n in range(2)]
+    with_states = [
+        replace(r, states=np.repeat(np.arange(30, dtype=np.float32)[:, None], 2, axis=1)) for r in recordings
+    ]
+    plan = plan_clips(with_states, context=5, horizon=8, seed=0, least_clips=2)
+    states = plan.seen(slice(None), slice(1, None)).state
+    assert states is not None and states.shape == (2, 4, 2)
+    torch.testing.assert_close(states[:, 0, 0], torch.tensor(plan.start) + 1.0)
+    assert plan_clips(recordings, context=5, horizon=8, seed=0).seen(slice(1), slice(1)).state is None

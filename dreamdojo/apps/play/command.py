@@ -12,6 +12,7 @@ from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start
 from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import resample
 from dreamdojo.rollout.session import CAMERA, Session, observation
+from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.video import Size
 from dreamdojo.world import Observation
 
@@ -21,15 +22,19 @@ def dataset_starts(dataset: Dataset, episodes: tuple[int, ...], camera: str | No
     starts = []
     for number, index in enumerate(episodes):
         first = resample(dataset, index, session.fps)
-        frame = dataset.frames(index, [int(first.frame_indices[0])], camera)[0]
+        chosen = [int(first.frame_indices[0])]
+        frame = dataset.frames(index, chosen, camera)[0]
+        depth = None if session.depth is None else dataset.depth(index, chosen, camera)[0]
         state = None if first.states is None else first.states[0]
-        seen = observation(frame, state, session.size)
+        seen = observation(frame, state, session.size, depth)
         starts.append(Start(name=f"Episode {index}", thumbnail=_thumbnail(seen), observation=seen, seed=number))
     return starts
 
 
-def dojo_starts(size: Size, count: int) -> tuple[list[Start], PlayWorld]:
+def dojo_starts(size: Size, count: int, depth: DepthCoding | None = None) -> tuple[list[Start], PlayWorld]:
     """Scenes of the `demo` split, which nothing is trained on, at `size` pixels, and the dojo behind them.
+
+    With `depth` they carry it, and the dojo shows it beside its picture, in the colours of that range.
 
     Raises:
         MissingDependencyError: if MuJoCo or the system's GL library is missing.
@@ -37,16 +42,16 @@ def dojo_starts(size: Size, count: int) -> tuple[list[Start], PlayWorld]:
     from dreamdojo.dojo.splits import seed_of
     from dreamdojo.dojo.world import DojoWorld
 
-    dojo = DojoWorld()
+    dojo = DojoWorld(depth=depth is not None)
     starts = []
     for index in range(count):
         seed = seed_of("demo", index)
         seen = dojo.reset(seed=seed)
         frame = seen.frames[CAMERA][0, 0].permute(1, 2, 0).numpy()
         state = None if seen.state is None else seen.state[0, 0].numpy()
-        given = observation(frame, state, size)
+        given = observation(frame, state, size, None if seen.depth is None else seen.depth[CAMERA][0, 0, 0].numpy())
         starts.append(Start(name=f"Scene {index + 1}", thumbnail=_thumbnail(given), observation=given, seed=seed))
-    return starts, PlayWorld(world=dojo, from_observation=False, label="Dojo (truth)")
+    return starts, PlayWorld(world=dojo, from_observation=False, label="Dojo (truth)", depth_span=_span(depth))
 
 
 def serve_worlds(
@@ -60,7 +65,9 @@ def serve_worlds(
     """Serve the dream, the dojo, or both side by side, until Ctrl-C."""
     worlds = {}
     if session is not None:
-        worlds["dream"] = PlayWorld(world=session, from_observation=True, label="Dream")
+        worlds["dream"] = PlayWorld(
+            world=session, from_observation=True, label="Dream", depth_span=_span(session.depth)
+        )
     if dojo is not None:
         worlds["dojo"] = dojo
     serve(worlds, starts, settings, announce=announce)
@@ -77,6 +84,10 @@ def find_model(run_folder: Path, shipped: Path | None, which: str) -> Path | Non
         if (folder / "model.safetensors").exists():
             return folder
     return None
+
+
+def _span(depth: DepthCoding | None) -> tuple[float, float] | None:
+    return None if depth is None else (depth.near, depth.far)
 
 
 def _thumbnail(seen: Observation) -> np.ndarray:

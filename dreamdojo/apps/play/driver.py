@@ -23,7 +23,8 @@ from torch import Tensor
 from dreamdojo.apps.play.controls import Controls
 from dreamdojo.apps.play.messages import Command, Frame, Picture, SessionState, View
 from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start
-from dreamdojo.errors import DreamDojoError
+from dreamdojo.errors import DataError, DreamDojoError
+from dreamdojo.video import colour_depth
 from dreamdojo.world import Observation, Prediction
 
 log = logging.getLogger(__name__)
@@ -240,8 +241,8 @@ class Driver:
         return View(
             world=name,
             pictures=tuple(
-                Picture(camera=camera, data=encode(seen.frames[camera][0, i], self._settings))
-                for camera in self._worlds[name].world.cameras
+                Picture(camera=camera, data=encode(picture, self._settings))
+                for camera, picture in shown(self._worlds[name], seen, i)
             ),
             step_ms=step_ms,
             state=None if seen.state is None else tuple(seen.state[0, i].tolist()),
@@ -270,6 +271,22 @@ class Driver:
             self._failure = reason
             self._reset_to = None
         publish(self.state())
+
+
+def shown(play: PlayWorld, seen: Observation | Prediction, i: int) -> list[tuple[str, Tensor]]:
+    """The pictures `c h w` uint8 of frame i, each with its name, in the order of `picture_names`.
+
+    Raises:
+        DataError: if depth is to be shown and the world gives none.
+    """
+    pictures = [seen.frames[camera][0, i] for camera in play.world.cameras]
+    if play.depth_span is not None:
+        if seen.depth is None:
+            raise DataError(f"world {play.label!r} is to show depth and gave none: leave its depth_span out")
+        for camera in play.world.cameras:
+            coloured = colour_depth(seen.depth[camera][0, i, 0].cpu().numpy(), *play.depth_span)
+            pictures.append(torch.from_numpy(coloured).permute(2, 0, 1))
+    return list(zip(play.picture_names, pictures, strict=True))
 
 
 def encode(picture: Tensor, settings: PlaySettings) -> bytes:

@@ -210,7 +210,8 @@ def _hello(
             {
                 "name": name,
                 "label": play.label,
-                "cameras": list(play.world.cameras),
+                "cameras": list(play.picture_names),
+                "depth": 0 if play.depth_span is None else len(play.world.cameras),
                 "state": play.world.embodiment.state_names(),
             }
             for name, play in worlds.items()

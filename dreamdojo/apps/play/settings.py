@@ -25,6 +25,18 @@ class PlayWorld:
     """Whether a reset hands it the start's observation (a session) or the start's seed alone (the dojo)."""
     label: str
     """What the page calls it, e.g. `Dream`."""
+    depth_span: tuple[float, float] | None = None
+    """Show the world's depth beside each picture, coloured from so many metres to so many; None where it has none."""
+
+    def __post_init__(self) -> None:
+        if self.depth_span is not None and not 0 < self.depth_span[0] < self.depth_span[1]:
+            raise ConfigError(f"world {self.label!r}: expected a depth span of 0 < near < far, got {self.depth_span}")
+
+    @property
+    def picture_names(self) -> tuple[str, ...]:
+        """The pictures that it shows: of each camera, then of each camera's depth."""
+        cameras = self.world.cameras
+        return cameras if self.depth_span is None else (*cameras, *(f"{camera} depth" for camera in cameras))
 
 
 @dataclass(frozen=True, kw_only=True)

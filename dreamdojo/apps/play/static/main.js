@@ -69,6 +69,8 @@ function greet(message) {
     dragged: (amounts) => inputs.push("drag", driving() ? amounts : null),
     failed: toast,
   });
+  find("depth").hidden = !stage.hasDepth;
+  setDepth(true);
   panel = new Panel(find("controls"), find("hint"), hello.controls, inputs);
   find("embodiment").textContent = hello.embodiment;
   showStarts();
@@ -158,6 +160,12 @@ function wantsPixels() {
     return false;
   }
 }
+
+function setDepth(wanted) {
+  stage.showDepth(wanted);
+  find("depth").setAttribute("aria-pressed", wanted);
+}
+const depth = () => setDepth(find("depth").getAttribute("aria-pressed") !== "true");
 const pixels = () => setPixels(!document.body.classList.contains("pixelated"));
 
 const operatorKeys = { Backspace: () => reset(null), KeyP: pause, KeyM: speed };
@@ -168,6 +176,7 @@ addEventListener("keydown", (event) => {
   const onButton = event.target.matches("button, summary") && (event.code === "Space" || event.code === "Enter");
   if (inSlider || onButton) return;
   if (event.code === "KeyV" && !event.repeat) pixels();
+  if (event.code === "KeyB" && !event.repeat && stage?.hasDepth) depth();
   if (!driving()) return;
   inputs.fine = event.shiftKey;
   if (event.code in operatorKeys) {
@@ -204,6 +213,7 @@ find("reset").addEventListener("click", () => reset(null));
 find("pause").addEventListener("click", pause);
 find("speed").addEventListener("click", speed);
 find("pixels").addEventListener("click", pixels);
+find("depth").addEventListener("click", depth);
 find("take").addEventListener("click", () => link.send({ type: "take" }));
 addEventListener("gamepadconnected", ({ gamepad }) => toast(`Gamepad: ${gamepad.id}`, "Left stick moves, right stick lifts and turns, A grips", "good"));
 
@@ -243,7 +253,7 @@ function showSession() {
 
 function enable(enabled) {
   panel.enable(enabled);
-  for (const button of document.querySelectorAll(".transport button:not(#pixels), .start")) button.disabled = !enabled;
+  for (const button of document.querySelectorAll(".transport button:not(#pixels, #depth), .start")) button.disabled = !enabled;
 }
 
 function showStarts() {

@@ -6,7 +6,7 @@ import { Pad } from "./pad.js";
 export class Stage {
   #root;
   #mediaType;
-  #views = []; // { world, canvas, context, ms, badge }
+  #views = []; // { world, depth, canvas, context, ms, badge, figure }
   #next = null;
   #busy = false;
 
@@ -17,10 +17,26 @@ export class Stage {
     this.on = on;
     root.replaceChildren();
     hello.worlds.forEach((world, tone) => {
-      for (const camera of world.cameras) this.#add(world, camera, tone);
+      // the last `depth` pictures of a world are its depth, in colours
+      const cameras = world.cameras.length - world.depth;
+      world.cameras.forEach((name, i) => {
+        const depth = i >= cameras;
+        const part = cameras > 1 ? name : depth ? "depth" : "";
+        this.#add(world, part ? `${world.label}, ${part}` : world.label, tone, depth);
+      });
     });
-    root.style.setProperty("--count", this.#views.length);
-    root.style.setProperty("--narrow-count", Math.min(2, this.#views.length));
+    this.showDepth(true);
+  }
+
+  get hasDepth() {
+    return this.#views.some(({ depth }) => depth);
+  }
+
+  showDepth(wanted) {
+    for (const { depth, figure } of this.#views) figure.hidden = depth && !wanted;
+    const count = this.#views.filter(({ figure }) => !figure.hidden).length;
+    this.#root.style.setProperty("--count", count);
+    this.#root.style.setProperty("--narrow-count", Math.min(2, count));
   }
 
   show(header, pictures) {
@@ -65,16 +81,16 @@ export class Stage {
     bitmap.close();
   }
 
-  #add(world, camera, tone) {
-    const title = world.cameras.length > 1 ? `${world.label}, ${camera}` : world.label;
+  #add(world, title, tone, depth) {
     const canvas = element("canvas", { role: "img", "aria-label": title });
     canvas.width = canvas.height = 1;
     const badge = element("span", { class: "badge" });
     const screen = element("div", { class: "screen" }, canvas, badge);
     const ms = element("span", { class: "ms quiet" });
     const caption = element("figcaption", {}, element("span", { class: "name" }, title), ms);
-    this.#root.append(element("figure", { class: `view tone-${tone % 4}` }, caption, screen));
-    this.#views.push({ world: world.name, canvas, context: canvas.getContext("2d"), ms, badge, screen });
+    const figure = element("figure", { class: `view tone-${tone % 4}` }, caption, screen);
+    this.#root.append(figure);
+    this.#views.push({ world: world.name, depth, canvas, context: canvas.getContext("2d"), ms, badge, screen, figure });
     this.#listen(screen);
   }
 
