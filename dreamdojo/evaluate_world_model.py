@@ -106,6 +106,10 @@ class EvaluateWorldModel(Command):
         """Evaluate."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        if self.rerun is not None:
+            from dreamdojo.apps.viewer import check_viewer
+
+            check_viewer(self.rerun)
         started, compute = time.monotonic(), choose_compute(self.device)
         where, models = find_models(self.model)
         out = self.out or (where / "evaluation" if self.model.exists() else Path("runs") / self.model / "evaluation")
@@ -185,7 +189,7 @@ class EvaluateWorldModel(Command):
             **{f"model, {name}": str(folder) for name, folder in models.items()},
             **{f"denoising steps, {name}": str(each.sampler.steps) for name, each in sessions.items()},
             "held out": f"{self.robot}, {describe(held_out)}",
-            "clips": f"{len(plan.truth)} of {recordings}, {plan.context} frames given, {plan.horizon} predicted",
+            "clips": f"{len(plan.truth)} from {recordings}, {plan.context} frames given, {plan.horizon} predicted",
             "frames": f"{session.size[0]}x{session.size[1]} pixels at {session.fps:g} per second",
             **({} if self.probes is None else {"probes": str(self.probes)}),
             **({} if self.fvd is None else {"features of the Fréchet video distance": str(self.fvd)}),
@@ -220,7 +224,7 @@ class EvaluateWorldModel(Command):
 
         title = f"{self.model} on {self.robot.name}"
         with viewing(title, file=self.rerun) as stream, progress_line("rerun") as report:
-            marks = None if probe is None else located_marks(probe, evaluation)
+            marks = located_marks(probe, evaluation) if probe is not None and probe.error.valid else None
             log_clips(stream, evaluation, session.embodiment, fps=session.fps, marks=marks, report=report)
         console.print(f"Look at the clips with: rerun {self.rerun}")
 
@@ -304,6 +308,7 @@ def plan_recorded(
         raise ConfigError(
             f"the models predict {step} frames at once: expected a multiple of it as horizon, got {horizon}"
         )
+    states_fit = session.embodiment.state_names() == dataset.embodiment.state_names()
     recorded = [resample(dataset, index, session.fps) for index in episodes.indices]
     lengths = [len(each.frame_indices) for each in recorded]
     places = draw_places(lengths, context=context, horizon=horizon, seed=seed, clips=clips)
@@ -320,7 +325,7 @@ def plan_recorded(
                 frames=np.moveaxis(frames, -1, 1),
                 actions=source.actions[rows.start : rows.stop - 1],
                 depth=depth,
-                states=None if source.states is None else source.states[rows],
+                states=source.states[rows] if source.states is not None and states_fit else None,
             )
         )
         report(len(cuts), len(places), "clips")

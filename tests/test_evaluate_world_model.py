@@ -188,3 +188,9 @@ def test_probes_want_the_datasets_rate(robot, run_folder, tmp_path, monkeypatch,
             "--all-episodes",
         )
     assert "known at its 10 fps only, the model predicts 7" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_clip_file_that_cannot_be_written_is_refused_before_anything_is_computed(robot, run_folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        evaluate(run_folder, "--robot", robot, "--out", tmp_path / "out", "--rerun", tmp_path / "clips.mp4")
+    assert "expected a name that ends in .rrd" in capsys.readouterr().err and not (tmp_path / "out").exists()

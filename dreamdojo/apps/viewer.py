@@ -60,6 +60,20 @@ class Marks:
     """Which of them are in the picture and not hidden."""
 
 
+def check_viewer(file: Path | None, *, spawn: bool = False) -> None:
+    """Refuse what `viewing` would, before anything long is computed.
+
+    Raises:
+        ConfigError: if it is not exactly one of a file and a viewer, or the file is not called `.rrd`.
+        MissingDependencyError: without rerun.
+    """
+    if (file is not None) == spawn:
+        raise ConfigError("give either a file to write (--rerun FILE.rrd) or --spawn to open a viewer, not both")
+    if file is not None and file.suffix != ".rrd":
+        raise ConfigError(f"{file}: expected a name that ends in .rrd, which the viewer opens")
+    _rerun()
+
+
 @contextmanager
 def viewing(title: str, *, file: Path | None = None, spawn: bool = False) -> Iterator[Stream]:
     """A stream into a new `.rrd` file, which appears when it is whole, or into a viewer that opens.
@@ -68,10 +82,7 @@ def viewing(title: str, *, file: Path | None = None, spawn: bool = False) -> Ite
         ConfigError: if it is not exactly one of the two, or the file is not called `.rrd`.
         MissingDependencyError: without rerun.
     """
-    if (file is not None) == spawn:
-        raise ConfigError("give either a file to write (--rerun FILE.rrd) or --spawn to open a viewer, not both")
-    if file is not None and file.suffix != ".rrd":
-        raise ConfigError(f"{file}: expected a name that ends in .rrd, which the viewer opens")
+    check_viewer(file, spawn=spawn)
     stream = _rerun().RecordingStream("dreamdojo")
     if file is None:
         stream.spawn()

@@ -30,6 +30,8 @@ BLOCKS = 3
 GROUPS = 4
 """Of the group norm in the blocks at latent resolution."""
 LATENT_BOUND = 3.0
+PIXELS_AT_ONCE = 2**20
+"""A pixel's features take 256 bytes in float32; a call works through its frames in parts of so many pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +185,7 @@ class TAEF2Tokenizer(Pretrained):
             raise DataError(f"expected frames b t 3 h w, at least one, got {tuple(frames.shape)}")
         if h % factor or w % factor:
             raise DataError(f"frames of {h}x{w} do not divide by the tokenizer's spatial factor {factor}")
-        raw = self.encoder((frames.flatten(0, 1) + 1) / 2).unflatten(0, (b, t))
+        raw = _in_parts(self.encoder, (frames.flatten(0, 1) + 1) / 2, h * w).unflatten(0, (b, t))
         return (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None], ()
 
     def decode(
@@ -191,5 +193,11 @@ class TAEF2Tokenizer(Pretrained):
     ) -> tuple[Float[Tensor, "b t c h w"], CausalState]:
         """Normalised latent frames -> frames; the state is empty."""
         raw = latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
-        frames = self.decoder(raw.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        pixels = raw.shape[-2] * raw.shape[-1] * self.spatial_factor**2
+        frames = _in_parts(self.decoder, raw.flatten(0, 1), pixels).unflatten(0, latents.shape[:2])
         return 2 * frames - 1, ()
+
+
+def _in_parts(network: nn.Module, frames: Tensor, pixels: int) -> Tensor:
+    """What a network that sees one frame at a time makes of frames of so many pixels, a few after another."""
+    return torch.cat([network(part) for part in frames.split(max(1, PIXELS_AT_ONCE // pixels))])

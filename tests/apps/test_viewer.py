@@ -2,18 +2,25 @@
 
 import importlib.util
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dreamdojo import cli
-from dreamdojo.apps.viewer import Marks, log_episode, true_marks, viewing
+from dreamdojo.apps.viewer import Marks, located_marks, log_clips, log_episode, true_marks, viewing
 from dreamdojo.dataset.depth import DepthRange
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.dataset.write import CameraSpec, DatasetWriter, encode_episode
 from dreamdojo.errors import ConfigError, DataError, MissingDependencyError
+from dreamdojo.evaluation.keypoints import Located, ProbeError
+from dreamdojo.evaluation.predict import plan_clips
+from dreamdojo.evaluation.rollouts import Clips, score_rollouts
+from dreamdojo.evaluation.world_model import Evaluation
+from tests.evaluation.test_predict import recording
 from tests.test_chain import record
 from tests.tiny import PUSHER
 
@@ -96,8 +103,52 @@ def test_depth_is_in_metres_beside_its_camera(with_depth):
     assert [row for row, _, _ in places] == list(range(6))
     codes = np.array(places[3][2].buffer.as_arrow_array()[0].as_py(), np.uint8)
     metres = codes.view(np.float32)
-    np.testing.assert_allclose(metres, 1.3, atol=float(DepthRange().error(np.array(1.3))))
+    np.testing.assert_allclose(metres, 1.3, atol=DepthRange().error(np.array([1.3]))[0])
     assert places[3][2].meter.as_arrow_array().to_pylist() == [1.0]
+
+
+class Corner:
+    """A probe that sees the hand in the upper left corner, in every second frame it is shown."""
+
+    error = ProbeError(mean=1.0, median=1.0, found=1.0, false_alarms=0.0, count=9, gate=2.0)
+
+    def locate(self, frames):
+        found = torch.arange(len(frames)) % 2 == 0
+        return Located(position=torch.full((len(frames), 2), 0.125), found=found)
+
+
+@needs_rerun
+def test_clips_lie_beside_their_errors_depth_and_the_positions_that_a_probe_sees():
+    recordings = [replace(recording(n, 12), depth=np.full((12, 16, 16), 1.0 + n, np.float32)) for n in range(2)]
+    plan = plan_clips(recordings, context=3, horizon=4, seed=0, least_clips=2)
+    assert plan.true_depth is not None
+    predictions = {"student": plan.truth.clone()}
+    clips = Clips(last_context=plan.given[:, -1], truth=plan.truth)
+    evaluation = Evaluation(
+        plan=plan,
+        predictions=predictions,
+        scores=score_rollouts(clips, predictions, other_actions={}, horizons=(1,)),
+        fps={},
+        tokenizer_psnr=30.0,
+        latent_action=None,
+        depths={"student": plan.true_depth + 0.5},
+    )
+    stream = Listener()
+    log_clips(stream, evaluation, PUSHER, fps=10.0, marks=located_marks(Corner(), evaluation))
+    panels = {"truth", "truth/depth", "student", "student/depth", "student/error", "action/velocity"}
+    positions = {"truth/positions", "student/positions"}
+    assert {
+        place.removeprefix("clip 02/") for place in stream.logged if place.startswith("clip 02")
+    } == panels | positions
+    for name in panels:
+        assert [row for row, _, _ in stream.logged[f"clip 01/{name}"]] == list(range(6 if "action" in name else 7))
+    seen = stream.logged["clip 01/student/positions"]
+    assert [(row, each.positions.as_arrow_array().to_pylist()) for row, _, each in seen] == [
+        (3, [[2.0, 2.0]]),
+        (4, []),
+        (5, [[2.0, 2.0]]),
+        (6, []),
+    ]
 
 
 @needs_rerun
@@ -140,3 +191,23 @@ def test_one_place_to_write_to_and_the_extra_are_needed(tmp_path, monkeypatch):
     missing = pytest.raises(MissingDependencyError, match=r'pip install "dreamdojo\[rerun\]"')
     with missing, viewing("x", file=tmp_path / "a.rrd"):
         pass
+
+
+def test_a_viewer_that_opens_gets_the_stream(monkeypatch):
+    done: list[str] = []
+
+    class Opened(Listener):
+        def spawn(self):
+            done.append("spawn")
+
+        def send_recording_name(self, name):
+            done.append(name)
+
+        def flush(self):
+            done.append("flush")
+
+    monkeypatch.setitem(sys.modules, "rerun", SimpleNamespace(RecordingStream=lambda application: Opened()))
+    with viewing("a title", spawn=True) as stream:
+        stream.set_time("frame", sequence=0)
+        done.append("logged")
+    assert done == ["spawn", "a title", "logged", "flush"]
