@@ -251,7 +251,7 @@ def _last(picture: Tensor) -> np.ndarray:
 
 def _rerun() -> Any:
     try:
-        import rerun
+        import rerun  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingDependencyError(
             f'the viewer needs the package rerun-sdk, found {error}: pip install "dreamdojo[rerun]"'
