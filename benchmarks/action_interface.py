@@ -114,8 +114,8 @@ ARMS = {
 """Each adds one thing to the one before it."""
 
 SETS = {
-    "robot": SimulateSettings(body="arm", episodes=47, size=64, control=CONTROL),
-    "test": SimulateSettings(body="arm", split="test", first_index=2000, episodes=128, size=64, control=CONTROL),
+    "robot": SimulateSettings(body="arm", episodes=47, control=CONTROL),
+    "test": SimulateSettings(body="arm", split="test", first_index=2000, episodes=128, control=CONTROL),
 }
 """Five minutes to train on; the test scenes are those of the pre-training comparison."""
 QUICK_EPISODES, QUICK_FRAMES, QUICK_STEPS = 2, 24, 2

@@ -96,19 +96,7 @@ class Run:
 
     def frames(self, episodes: Episodes, size: tuple[int, int] | None = None) -> SideCache:
         """Frames at the preset's rate and its size or another; decoded once."""
-        dataset, size = episodes.dataset, size or self.preset.size
-        rate, camera = self.preset.rate, dataset.camera(episodes.camera)
-        path = self.folder / "cache" / f"frames-{camera}-{size[0]}x{size[1]}px-{rate:g}hz-{dataset.hash}"
-        with self.compute.processes.main_first(), self.progress(f"frames {dataset.root.name}") as report:
-            return cache_frames(
-                dataset,
-                path,
-                rate=rate,
-                size=size,
-                camera=camera,
-                progress=lambda done, total: report(done, total, "episodes"),
-                workers=self.workers,
-            )
+        return self._pictures("frames", cache_frames, episodes, size or self.preset.size)
 
     def depth(self, episodes: Episodes) -> SideCache:
         """Depth in metres at the preset's rate and size; decoded once.
@@ -116,15 +104,20 @@ class Run:
         Raises:
             DataError: if the dataset's camera has no depth.
         """
-        dataset, (height, width) = episodes.dataset, self.preset.size
-        rate, camera = self.preset.rate, dataset.camera(episodes.camera)
-        path = self.folder / "cache" / f"depth-{camera}-{height}x{width}px-{rate:g}hz-{dataset.hash}"
-        with self.compute.processes.main_first(), self.progress(f"depth {dataset.root.name}") as report:
-            return cache_depth(
+        return self._pictures("depth", cache_depth, episodes, self.preset.size)
+
+    def _pictures(
+        self, kind: str, cache: Callable[..., SideCache], episodes: Episodes, size: tuple[int, int]
+    ) -> SideCache:
+        dataset, rate = episodes.dataset, self.preset.rate
+        camera = dataset.camera(episodes.camera)
+        path = self.folder / "cache" / f"{kind}-{camera}-{size[0]}x{size[1]}px-{rate:g}hz-{dataset.hash}"
+        with self.compute.processes.main_first(), self.progress(f"{kind} {dataset.root.name}") as report:
+            return cache(
                 dataset,
                 path,
                 rate=rate,
-                size=self.preset.size,
+                size=size,
                 camera=camera,
                 progress=lambda done, total: report(done, total, "episodes"),
                 workers=self.workers,

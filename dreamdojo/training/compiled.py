@@ -1,4 +1,4 @@
-"""Compile a model's blocks while it trains: on a CPU two to three times as fast, after a minute of compiling.
+"""Compile a model's blocks while it trains: a CPU takes a half to two thirds of the time, after a minute of compiling.
 
 What a block does between its matrix products becomes a few kernels that read and write memory once. It needs a C++
 compiler and Python's headers; where they are missing, training says so and goes on without.

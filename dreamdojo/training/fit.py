@@ -76,8 +76,7 @@ class FitConfig:
     checkpoint_activations: bool = False
     """Compute each block again in the backward pass: less memory, about a third more time, the same gradients."""
     compile: bool = False
-    """Compile the model's blocks first: a minute, then steps that are two to three times as fast on a CPU. The last
-    bits of a run depend on it."""
+    """Compile the model's blocks first: a minute, then shorter steps. The last bits of a run depend on it."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "micro_batches", "save_every", "log_every"):
@@ -249,7 +248,7 @@ def _compiled(model: nn.Module, report: Report, *, main: bool) -> Callable[[], N
     if (fault := compiler_fault()) is None:
         return compile_parts(model)
     if main:
-        report(0, 1, f"not compiled ({fault}); steps take two to three times as long")
+        report(0, 1, f"not compiled ({fault}); steps take longer")
     return None
 
 
