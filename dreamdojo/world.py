@@ -99,3 +99,16 @@ class World(Protocol):
     def close(self) -> None:
         """Free renderers, caches and memory."""
         ...
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Something that acts: it is shown what a world shows, and answers with an action chunk."""
+
+    def reset(self, *, seed: int = 0) -> None:
+        """Forget the last episode; whatever is random about the policy is drawn from `seed`."""
+        ...
+
+    def act(self, observation: Observation) -> Tensor:
+        """The next actions `b k a` in the embodiment's own units, from the latest frames (and state) of each world."""
+        ...
