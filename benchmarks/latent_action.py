@@ -6,9 +6,7 @@ each result is written when it ends, a rerun skips what is there, `--only ARM` r
 the run folder (60 minutes to train on, held-out and out-of-distribution episodes).
 
 `--only alignment` takes a finished model (`--model FOLDER`, by default the one that ships) and aligns it with every
-body and control mode of the dojo: R2 of the robot's actions on held-out episodes against seconds of robot data, the
-same alignment on the other body, and on scenes that no alignment has seen: a person's pushes repeated by the robot, and
-demonstrations of the same body repeated from their video in closed loop, success against seconds of robot data.
+body and control mode of the dojo (`benchmarks/alignment.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -28,33 +25,30 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.alignment import (
+    ALIGNMENTS,
+    AMOUNTS,
+    QUICK_AMOUNTS,
+    ROBOT_TEST,
+    alignment_data,
+    alignment_run,
+    run_alignment,
+    summary_lines,
+)
 from dreamdojo import foundation
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.dataset.windows import Source
-from dreamdojo.dojo.control import CONTROL_MODES
 from dreamdojo.dojo.simulate import SimulateSettings, simulate
-from dreamdojo.dojo.simulation import Simulation
 from dreamdojo.dojo.truth import GroundTruth
 from dreamdojo.evaluation.health.pairs import Pairs
 from dreamdojo.evaluation.health.probing import transfer_probe
 from dreamdojo.evaluation.health.recordings import MOTION, gather, true_motion
 from dreamdojo.evaluation.linear_probe import linear_probe
 from dreamdojo.judge import HealthData, probe_latent_actions, write_health
-from dreamdojo.latent_action.align import (
-    SECONDS,
-    Alignment,
-    PairedEpisode,
-    alignment_curve,
-    first_seconds,
-    fit_alignment,
-    transfer_r2,
-)
-from dreamdojo.latent_action.imitate import CLOSED_LOOP, find_demonstration, score_imitation
 from dreamdojo.latent_action.model import LatentActionModel
-from dreamdojo.latent_action.retarget import FRAMES, find_push, score_retargeting
 from dreamdojo.latent_action.train import train_latent_action_model, travelled
 from dreamdojo.presets import NANO
-from dreamdojo.stages import Episodes, Run, frame_source, paired_episodes
+from dreamdojo.stages import Episodes, Run, frame_source
 from dreamdojo.tokenizer.load import load_tokenizer
 from dreamdojo.training.checkpoint import load_model, model_hash
 from dreamdojo.training.device import choose_compute
@@ -107,23 +101,6 @@ ARMS = {
     "128 px": Arm({}, size=128),
 }
 """One factor at a time. Transfer to another scene stands in place of the contrastive term."""
-
-
-ROBOT_TEST = "arm-end_effector_velocity-test"
-ROBOTS = ("arm", "mobile_arm")
-ALIGNMENTS = {f"alignment {body} {control}": (body, control) for control in CONTROL_MODES for body in ROBOTS}
-"""Bodies and control modes by the name of their arm."""
-
-AMOUNTS = {"train": 188, "test": 48, "pushes": 120, "demos": 80, "imitated": 60}
-"""Episodes of each robot to align with and to score on, of people who push, and of demonstrations, of which at most so
-many are imitated; 6.4 seconds each, demonstrations shorter."""
-QUICK_AMOUNTS = {"train": 10, "test": 4, "pushes": 12, "demos": 6, "imitated": 3}
-FIRST = {"train": 10_000, "test": 10_000, "pushes": 50_000, "demos": 60_000}
-"""First scenes within their splits: pushes and demonstrations are seen in scenes of their own."""
-DEMONSTRATED = 40
-"""Frames of a demonstration: in three of four the hand has let go of the first thing it touched."""
-REPLAYED_AT = (30.0, 120.0, 600.0, 1200.0)
-"""Seconds of robot data after which pushes are replayed."""
 
 
 def datasets(run: Path) -> dict[str, Episodes]:
@@ -211,142 +188,6 @@ def shipped_models() -> Path:
     if folder is None:
         raise SystemExit("no models ship with this package: make them with `make weights`")
     return folder
-
-
-def alignment_data(folder: Path, name: str, amounts: dict[str, int], **settings: Any) -> Episodes:
-    """Episodes of a robot or of pushes, simulated where missing."""
-    root = folder / "data" / name
-    split = name.rsplit("-", 1)[-1]
-    if not (root / "meta" / "info.json").exists():
-        wanted = SimulateSettings(
-            split="train" if split == "train" else "test",
-            first_index=FIRST[split],
-            episodes=amounts[split],
-            truth="poses",
-            **settings,
-        )
-        with progress_line(f"simulate {name}") as report:
-            simulate(wanted, root, workers=2, progress=report)
-    dataset = open_dataset(root)
-    return Episodes(dataset=dataset, indices=tuple(e.index for e in dataset.episodes))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Aligning:
-    """A body in one control mode, its latent actions by a model, and where what is measured lies."""
-
-    folder: Path
-    body: str
-    control: str
-    amounts: dict[str, int]
-    seed: int
-    run: Run
-    train: list[PairedEpisode]
-    held_out: list[PairedEpisode]
-
-    def simulation(self) -> Simulation:
-        return Simulation(self.body, control=self.control)
-
-    def alignments(self, seconds: Sequence[float]) -> dict[int, Alignment]:
-        """By seconds of robot data fitted on: the first ones, and once all there are where those asked for are more."""
-        rate, parts = self.run.preset.rate, {}
-        for each in seconds:
-            part = first_seconds(self.train, each, rate=rate)
-            parts[round(sum(len(episode.action) for episode in part) / rate)] = part
-        body = self.simulation().embodiment
-        return {
-            length: fit_alignment(part, self.held_out, body, seed=self.seed).alignment for length, part in parts.items()
-        }
-
-
-def run_alignment(
-    name: str, folder: Path, model: Path, amounts: dict[str, int], *, size: int, seed: int
-) -> dict[str, Any]:
-    """Align a model with one body in one control mode; score it, also on the other body and in the dojo."""
-    body, control = ALIGNMENTS[name]
-    run = alignment_run(folder, model, size)
-
-    def robot(other: str, split: str) -> Episodes:
-        return alignment_data(folder, f"{other}-{control}-{split}", amounts, body=other, control=control)
-
-    train, test = robot(body, "train"), robot(body, "test")
-    embodiment, rate = train.dataset.embodiment, run.preset.rate
-    paired, held_out = paired_episodes(run, train), paired_episodes(run, test)
-    result: dict[str, Any] = {"curve": {}, "fit": {}, "answer": {}, "fit_seconds": {}, "transfer": {}}
-    fits = {}
-    for kind in ("ridge", "mlp"):
-        started = time.monotonic()
-        fits[kind] = fit_alignment(paired, held_out, embodiment, kind=kind, seed=seed)
-        result["fit_seconds"][kind] = time.monotonic() - started
-        curve = alignment_curve(paired, held_out, embodiment, rate=rate, kind=kind, seed=seed, seconds=SECONDS)
-        result["fit"][kind], result["curve"][kind] = fits[kind].to_json(), curve.to_json()
-        result["answer"][kind] = curve.sufficiency().text
-    for other in set(ROBOTS) - {body}:
-        theirs = robot(other, "test")
-        told = transfer_r2(fits["mlp"].alignment, paired_episodes(run, theirs), theirs.dataset.embodiment, seed=seed)
-        result["transfer"][other] = {column: r2.to_json() for column, r2 in told.items()}
-    aligning = Aligning(
-        folder=folder,
-        body=body,
-        control=control,
-        amounts=amounts,
-        seed=seed,
-        run=run,
-        train=paired,
-        held_out=held_out,
-    )
-    return {**result, "retargeting": retargeting(aligning), "imitation": imitation(aligning)}
-
-
-def alignment_run(folder: Path, model: Path, size: int) -> Run:
-    """A run folder for a model, with the caches of all models."""
-    own = folder / "alignment" / model_hash(model)
-    own.mkdir(parents=True, exist_ok=True)
-    for link, target in (("latent_action", model), ("cache", folder / "cache")):
-        target.mkdir(exist_ok=True)
-        if not (own / link).exists():
-            (own / link).symlink_to(target.resolve(), target_is_directory=True)
-    return Run(folder=own, preset=replace(NANO, latent_action_size=(size, size)), compute=choose_compute("auto"))
-
-
-def retargeting(aligning: Aligning) -> dict[str, Any]:
-    """A person's pushes repeated, by seconds of robot data."""
-    human = alignment_data(aligning.folder, "pushes", aligning.amounts, body="human", tasks={"push": 1.0})
-    truth, inferred = GroundTruth.open(human.dataset.root), aligning.run.latent_actions(human)
-    found = [find_push(truth, episode.index, episode.meta["seed"]) for episode in human.dataset.episodes]
-    pushes = [push for push in found if push is not None]
-    latent_actions = [inferred[push.episode][push.start :][: FRAMES - 1] for push in pushes]
-    return {
-        str(seconds): score_retargeting(pushes, latent_actions, alignment, aligning.simulation()).to_json()
-        for seconds, alignment in aligning.alignments(REPLAYED_AT).items()
-    }
-
-
-def imitation(aligning: Aligning) -> list[dict[str, Any]]:
-    """Demonstrations repeated from their video in closed loop: success against seconds of robot data."""
-    run, body, control = aligning.run, aligning.body, aligning.control
-    demos = alignment_data(
-        aligning.folder,
-        f"{body}-{control}-demos",
-        aligning.amounts,
-        body=body,
-        control=control,
-        frames=DEMONSTRATED,
-        tasks={"push": 0.5, "pick_place": 0.5},
-    )
-    dataset, truth = demos.dataset, GroundTruth.open(demos.dataset.root)
-    frames = run.frames(demos, run.preset.latent_action_size)
-    found = [find_demonstration(dataset, truth, index, frames[index]) for index in demos.indices]
-    shown = [demonstration for demonstration in found if demonstration is not None][: aligning.amounts["imitated"]]
-    model = load_model(run.folder / "latent_action", LatentActionModel).to(run.compute.device)
-    curve = []
-    with progress_line(f"imitate {body} {control}") as report:
-        alignments = aligning.alignments(SECONDS)
-        for seconds, alignment in alignments.items():
-            score = score_imitation(model, shown, alignment, aligning.simulation(), run.compute)
-            curve.append({"seconds": seconds, **score.to_json()})
-            report(len(curve), len(alignments), "amounts of robot data")
-    return curve
 
 
 def picture_ceiling(data: dict[str, Episodes]) -> dict:
@@ -466,7 +307,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for name in arms:
             key = f"{name}, {arguments.steps} steps, seed {seed}"
-            if RESULTS.exists() and key in json.loads(RESULTS.read_text())["metrics"]:
+            if done(key):
                 continue
             result = run_arm(name, arguments.run, data, steps=arguments.steps, seed=seed)
             write(key, result, conditions)
@@ -478,25 +319,21 @@ def align(arms: list[str], arguments: argparse.Namespace, conditions: dict) -> N
     """Run the alignment arms asked for."""
     model = arguments.model or shipped_models() / "latent_action"
     with tempfile.TemporaryDirectory() as scratch:
+        folder, amounts = (Path(scratch), QUICK_AMOUNTS) if arguments.quick else (arguments.run, AMOUNTS)
         for seed in arguments.seeds:
             for name in arms:
                 key = f"{name}, model {model_hash(model)}, seed {seed}"
-                if not arguments.quick and RESULTS.exists() and key in json.loads(RESULTS.read_text())["metrics"]:
+                if not arguments.quick and done(key):
                     continue
-                folder, amounts = (Path(scratch), QUICK_AMOUNTS) if arguments.quick else (arguments.run, AMOUNTS)
                 result = run_alignment(name, folder, model, amounts, size=arguments.size, seed=seed)
                 if not arguments.quick:
                     write(key, result, conditions)
-                for kind, answer in result["answer"].items():
-                    print(f"{key}, {kind}: {answer}")
-                for seconds, found in result["retargeting"].items():
-                    means = {way: f"{score['agreement']['mean']:.2f}" for way, score in found["scores"].items()}
-                    print(f"  pushes repeated after {seconds} s: agreement {means}, {found['clips']} clips")
-                success = {
-                    point["seconds"]: f"{point['scores'][CLOSED_LOOP]['success']['mean']:.2f}"
-                    for point in result["imitation"]
-                }
-                print(f"  demonstrations imitated, success by seconds of robot data: {success}", flush=True)
+                print(key, *summary_lines(result), sep="\n", flush=True)
+
+
+def done(key: str) -> bool:
+    """Whether the results file has this arm."""
+    return RESULTS.exists() and key in json.loads(RESULTS.read_text())["metrics"]
 
 
 if __name__ == "__main__":
