@@ -30,11 +30,11 @@ from dreamdojo.training.distributed import (
     average_gradients,
     clip_gradients,
     gather,
-    is_divided,
     local,
     noting_stops,
     place,
 )
+from dreamdojo.training.optimizer import OptimizerName, make_optimizer
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.training.resume import Resumable, saved_step, trained_weights
 from dreamdojo.training.trackers import Tracker
@@ -52,7 +52,10 @@ class FitConfig:
     batch_size: int
     """Samples of a micro-batch."""
     learning_rate: float
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
+    optimizer: OptimizerName = "adamw"
+    """`muon` turns the updates of the blocks' matrices orthogonal (Muon, Jordan et al. 2024), scaled to the size of
+    AdamW's; the rest is trained by AdamW. In one process only."""
     micro_batches: int = 1
     """Micro-batches whose mean is one step, over all processes together; a multiple of their number."""
     warmup_steps: int = 50
@@ -173,7 +176,13 @@ def fit(
     restore = _compiled(model, report, main=processes.is_main) if config.compile else None
     place(model, compute.device, processes, bfloat16=compute.autocast)
     model.train()
-    optimizer = _optimizer(model, config)
+    optimizer = make_optimizer(
+        model,
+        config.optimizer,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=config.betas,
+    )
     averaged = {name: value.detach().clone() for name, value in trained_weights(model).items()}
     settings = {name: getattr(config, name) for name in ("seed", "batch_size", "micro_batches")}
     run = Resumable(folder, model, optimizer, averaged, settings, processes)
@@ -258,17 +267,6 @@ def is_finished(folder: Path, config: FitConfig) -> bool:
         return False
     step = saved_step(folder)
     return step is not None and step >= config.steps
-
-
-def _optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = []
-    for divided in (False, True):  # the optimizer cannot update parts and whole tensors in one go
-        alike = [p for p in trained if is_divided(p) == divided]
-        if alike or not divided:
-            groups.append({"params": [p for p in alike if p.ndim > 1], "weight_decay": config.weight_decay})
-            groups.append({"params": [p for p in alike if p.ndim <= 1], "weight_decay": 0.0})
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
 def _agree(

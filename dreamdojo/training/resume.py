@@ -99,7 +99,7 @@ class Resumable:
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(
-                f"{self.folder}/state.pt is of another model: {error}. Use another run folder."
+                f"{self.folder}/state.pt is of another model or optimizer: {error}. Use another run folder."
             ) from error
         return state["step"]
 

@@ -79,9 +79,10 @@ def test_stopping_and_resuming_equals_not_having_stopped_bit_for_bit(tmp_path, s
     assert seconds_aside[0] == seconds_aside[1]
 
 
-def test_a_world_model_resumes_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_world_model_resumes_bit_for_bit(tmp_path, optimizer):
     training = WorldModelTraining(
-        fit=FitConfig(steps=6, batch_size=4, learning_rate=1e-3, save_every=2, log_every=1),
+        fit=FitConfig(steps=6, batch_size=4, learning_rate=1e-3, save_every=2, log_every=1, optimizer=optimizer),
         latent_frames=3,
         context_noise=0.1,
         emphasis=1.0,
