@@ -1,9 +1,9 @@
-"""Which recipe makes the best small world model for a amount of arithmetic? `python -m benchmarks.recipe --run FOLDER`.
+"""Which recipe makes the best small world model for a given compute? `python -m benchmarks.recipe --run FOLDER`.
 
 Every arm changes one thing of the preset's recipe and trains a world model from scratch on the same robot episodes with
-the same floating-point operations (a smaller model takes more steps), then predicts the same held-out clips. PSNR rewards
-a gripper that is blurred away, so arms are told apart by where the gripper is, how often it is found, and how sharp
-moving regions are; PSNR stands beside. Each arm is sampled with few and with many steps.
+the same floating-point operations (a smaller model takes more steps), then predicts the same held-out clips. PSNR
+rewards a gripper that is blurred away, so arms are told apart by where the gripper is, how often it is found, and how
+sharp moving regions are; PSNR stands beside. Each arm is sampled with few and with many steps.
 
 A queue: every (arm, seed) is written when it ends, a rerun skips what is there; `--only ARM` runs one, and may be given
 again. The summary goes to `metrics["recipe"]` of `results/physics.json`.

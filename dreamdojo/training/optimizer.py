@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dreamdojo.errors import ConfigError
 from dreamdojo.training.distributed import is_divided
