@@ -339,6 +339,7 @@ def load_session(
     *,
     embodiment: str | None = None,
     steps: int | None = None,
+    sampler: SamplerConfig | None = None,
     device: Device = "auto",
     tile: int | None = None,
 ) -> Session:
@@ -348,6 +349,7 @@ def load_session(
         folder: A teacher's or student's checkpoint folder.
         embodiment: Which of the model's bodies to drive; may be left out when it has one.
         steps: Denoising steps per frame; by default those the checkpoint was made for.
+        sampler: How to denoise, in place of the way the checkpoint was made for; `steps` counts no more then.
         device: Where to run.
         tile: Side of the tiles, in pixels, in which a Wan tokenizer works, so that it needs less memory; by default it
             takes whole frames.
@@ -376,11 +378,15 @@ def load_session(
             f"the model has no embodiment {name!r}; it has: {', '.join(bodies) or 'none'}. If the recordings are of "
             "one of these, say so (--body); else post-train the model on them."
         )
+    return Session(model, tokenizer, sampler or _made_for(folder, steps), embodiment=bodies[name], compute=compute)
+
+
+def _made_for(folder: Path, steps: int | None) -> SamplerConfig:
+    """The sampler a checkpoint was made for, with other `steps` where given."""
     about = read_about(folder).get("sampler")
     if about is None:
         raise CheckpointError(f"{folder}/config.json does not say how to sample (about.sampler). Train it again.")
-    sampler = from_plain(SamplerConfig, {**about, "steps": about["steps"] if steps is None else steps})
-    return Session(model, tokenizer, sampler, embodiment=bodies[name], compute=compute)
+    return from_plain(SamplerConfig, {**about, "steps": about["steps"] if steps is None else steps})
 
 
 def _generators(seed: int) -> tuple[torch.Generator, torch.Generator]:
