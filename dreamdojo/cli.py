@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("dreamdojo.commands:Generate", "Predict a recorded episode and lay it beside the recording."),
     "info": ("dreamdojo.commands:Info", "What a preset costs: parameters, memory, arithmetic, and whether it fits."),
     "convert": ("dreamdojo.commands:Convert", "Turn the published weights into models, or models back into them."),
+    "plan": ("dreamdojo.plan:Plan", "Plan an errand in the dojo inside a world model, or in the simulator, and do it."),
     "train-foundation": ("dreamdojo.shipping:TrainFoundation", "Train the models that ship with the package."),
     "play": ("dreamdojo.commands:Play", "Drive a world model in the browser."),
 }

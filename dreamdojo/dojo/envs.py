@@ -9,9 +9,8 @@ import numpy as np
 from gymnasium import spaces
 
 from dreamdojo.dojo.difficulty import GENTLE, Difficulty, find_difficulty
-from dreamdojo.dojo.layout import Errand, draw_layout, with_errand
-from dreamdojo.dojo.plans import Task
-from dreamdojo.dojo.scene import GOAL_RADIUS
+from dreamdojo.dojo.errands import ErrandTask, start_errand
+from dreamdojo.dojo.layout import Errand
 from dreamdojo.dojo.simulation import Simulation, UnstablePhysics
 from dreamdojo.dojo.splits import SEEDS_PER_SPLIT, seed_of
 from dreamdojo.errors import ConfigError
@@ -19,7 +18,6 @@ from dreamdojo.errors import ConfigError
 ObservationDict = dict[str, np.ndarray]
 
 _STATE_LIMIT = 10.0  # metres or radians: no state comes near
-_LIFTED = 0.03  # metres above where it stood
 
 
 class ErrandEnv(gymnasium.Env[Any, np.ndarray]):
@@ -46,7 +44,7 @@ class ErrandEnv(gymnasium.Env[Any, np.ndarray]):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    task: ClassVar[Task]
+    task: ClassVar[ErrandTask]
     """What an expert would call it."""
 
     def __init__(
@@ -100,7 +98,6 @@ class ErrandEnv(gymnasium.Env[Any, np.ndarray]):
             self.simulation.step(self.simulation.embodiment.denormalize_action(np.asarray(action, np.float32)))
         except UnstablePhysics:
             unstable = True
-        self._lifted |= bool(self._target_pose()[2] - self._stood_at > _LIFTED)
         info = {**self._info(), "unstable": unstable}
         if unstable:
             info["success"] = False
@@ -115,39 +112,21 @@ class ErrandEnv(gymnasium.Env[Any, np.ndarray]):
     @property
     def errand(self) -> Errand:
         """What is to be done in this scene."""
-        errand = self.simulation.layout.errand
-        assert errand is not None  # every scene is started with one
-        return errand
-
-    def _is_done(self, distance: float, lifted: bool) -> bool:
-        raise NotImplementedError
+        return self._trial.errand
 
     def _start(self, seed: int) -> bool:
         """Build the scene of a seed, unless there is nothing to do in it."""
-        body = self.simulation.body
-        layout = draw_layout(seed, self.simulation.difficulty, body)
-        layout = with_errand(layout, body, grasp=self.task == "pick_place")
-        if layout is None:
-            return False
-        try:
-            self.simulation.reset_to(layout)
-        except UnstablePhysics:
-            return False
-        self._stood_at, self._lifted = float(self._target_pose()[2]), False
-        return not self._is_done(self._distance(), False)
-
-    def _target_pose(self) -> np.ndarray:
-        return self.simulation.object_poses()[self.errand.target]
-
-    def _distance(self) -> float:
-        return float(np.linalg.norm(self._target_pose()[:2] - self.errand.goal))
+        trial = start_errand(self.simulation, seed, self.task)
+        if trial is not None:
+            self._trial = trial
+        return trial is not None
 
     def _info(self) -> dict[str, Any]:
-        distance = self._distance()
+        outcome = self._trial.look()
         return {
-            "success": self._is_done(distance, self._lifted),
-            "distance": distance,
-            "lifted": self._lifted,
+            "success": outcome.success,
+            "distance": outcome.distance,
+            "lifted": outcome.lifted,
             "unstable": False,
             "scene": self.simulation.layout.seed,
         }
@@ -165,17 +144,8 @@ class PushEnv(ErrandEnv):
 
     task = "push"
 
-    def _is_done(self, distance: float, lifted: bool) -> bool:
-        return distance < GOAL_RADIUS
-
 
 class PickPlaceEnv(ErrandEnv):
     """`dreamdojo/PickPlace-v0`: the object is to be lifted, and to stand on the disc with the hand off it."""
 
     task = "pick_place"
-
-    def _is_done(self, distance: float, lifted: bool) -> bool:
-        if not (lifted and distance < GOAL_RADIUS):
-            return False
-        resting = self._target_pose()[2] - self._stood_at < 0.01
-        return bool(resting and not self.simulation.moment().touched[self.errand.target])

@@ -174,6 +174,11 @@ class Simulation:
         """`(n, 7)` position in metres and quaternion `(w, x, y, z)` of every object."""
         return self.data.qpos[self._object_address]
 
+    def put_object(self, index: int, place: tuple[float, float]) -> None:
+        """Stand an object elsewhere on the table, as it is turned and as high: for pictures of how it should be."""
+        self.data.qpos[self._object_address[index, :2]] = place
+        mujoco.mj_forward(self.model, self.data)
+
     def has_lost_object(self) -> bool:
         """Whether an object has left the table, over its edge or into the air."""
         places = self.object_poses()[:, :3]

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dojo.difficulty import GENTLE, Difficulty, find_difficulty
+from dreamdojo.dojo.errands import ErrandTask, Outcome, Trial, start_errand
 from dreamdojo.dojo.layout import CAMERA
 from dreamdojo.dojo.render import Picture
-from dreamdojo.dojo.simulation import Moment, Simulation
+from dreamdojo.dojo.scene import GOAL
+from dreamdojo.dojo.simulation import Moment, Simulation, UnstablePhysics
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.world import Observation, Prediction
 
@@ -32,6 +34,8 @@ class DojoWorld:
         fps: frames and actions per second.
         actions_per_step: `k`, the actions that one `step` takes.
         depth: whether observations and predictions carry metric depth.
+        task: every scene has this errand to be done (`dreamdojo.dojo.errands`); None for free play.
+        show_goal: whether the errand's disc is seen. A model that never saw one should not be shown one.
 
     Raises:
         ConfigError: if there is no such body, control mode or difficulty.
@@ -47,6 +51,8 @@ class DojoWorld:
         fps: float = 10.0,
         actions_per_step: int = 1,
         depth: bool = False,
+        task: ErrandTask | None = None,
+        show_goal: bool = True,
     ) -> None:
         if actions_per_step < 1 or size < 16:
             raise ConfigError(
@@ -57,7 +63,12 @@ class DojoWorld:
             Simulation, body, control=control, difficulty=find_difficulty(difficulty), fps=fps
         )
         self._template = self._new()
+        self._task: ErrandTask | None = task
+        self._show_goal = show_goal
+        self._blind = self._tolerant = False
         self._simulations: list[Simulation] = []
+        self._trials: list[Trial] = []
+        self._broken: set[int] = set()
 
     @property
     def embodiment(self) -> Embodiment:
@@ -76,19 +87,46 @@ class DojoWorld:
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """The head camera."""
-        return (CAMERA,)
+        """The head camera; none in a rehearsal without pictures."""
+        return () if self._blind else (CAMERA,)
 
     @property
     def moments(self) -> list[Moment]:
         """The truth now, one per scene of the batch."""
         return [simulation.moment() for simulation in self._running()]
 
+    @property
+    def simulations(self) -> Sequence[Simulation]:
+        """The scenes themselves, one per row of the batch: for who may see the truth, such as a scripted policy."""
+        return self._running()
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """The errand of each scene.
+
+        Raises:
+            ConfigError: if the world was made without a task.
+        """
+        if self._task is None:
+            raise ConfigError('there is nothing to be done in free play: make the world with task="push" or another')
+        return self._trials
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """How the errand of each scene stands."""
+        return [trial.look() for trial in self.trials]
+
+    @property
+    def broken(self) -> frozenset[int]:
+        """Scenes of a rehearsal whose physics became unstable: they stand still since."""
+        return frozenset(self._broken)
+
     def reset(self, observation: Observation | None = None, *, seed: int = 0) -> Observation:
         """Build the scene of `seed` (see `dreamdojo.dojo.splits`) and return its first observation, batch 1.
 
         Raises:
-            ConfigError: if an observation is given, from which no scene can be built, or the seed is of no split.
+            ConfigError: if an observation is given, from which no scene can be built, the seed is of no split, or its
+                scene has no errand of the world's task in it.
             SimulationError: if the scene of this seed does not come to rest.
         """
         if observation is not None:
@@ -96,12 +134,21 @@ class DojoWorld:
                 "the dojo starts from a seed and cannot be reset to an observation; call reset(seed=...) without one"
             )
         self._simulations = []
+        self._trials, self._broken = [], set()
         simulation = self._new()
-        simulation.reset(seed)
+        if self._task is None:
+            simulation.reset(seed)
+        else:
+            trial = start_errand(simulation, seed, self._task)
+            if trial is None:
+                raise ConfigError(f"scene {seed} has nothing to {self._task} in it; choose another (errand_seeds)")
+            self._trials = [trial]
+            if not self._show_goal:
+                simulation.model.geom(GOAL).rgba[3] = 0
         self._simulations = [simulation]
         frames, depth = self._stack([[self._look(simulation)]])
         state = torch.from_numpy(simulation.state())[None, None]
-        return Observation(frames={CAMERA: frames}, state=state, depth=None if depth is None else {CAMERA: depth})
+        return Observation(frames=frames, state=state, depth=depth)
 
     def observe(self, observation: Observation, actions: Tensor) -> None:
         """Check the shapes and otherwise do nothing: the dojo is the truth, so real frames tell it nothing new.
@@ -127,48 +174,75 @@ class DojoWorld:
             SimulationError: if the physics of a scene becomes unstable.
         """
         self._check(actions, length=self.actions_per_step)
-        pictures: list[list[Picture]] = []
+        pictures: list[list[Picture | None]] = []
         states: list[list[np.ndarray]] = []
-        for simulation, chunk in zip(self._simulations, actions.cpu().numpy(), strict=True):
+        for row, chunk in enumerate(actions.cpu().numpy()):
             pictures.append([])
             states.append([])
             for action in chunk:
-                simulation.step(action)
-                pictures[-1].append(self._look(simulation))
-                states[-1].append(simulation.state())
+                self._advance(row, action)
+                pictures[-1].append(self._look(self._simulations[row]))
+                states[-1].append(self._simulations[row].state())
         frames, depth = self._stack(pictures)
-        return Prediction(
-            frames={CAMERA: frames},
-            state=torch.from_numpy(np.array(states)),
-            state_source="simulator",
-            depth=None if depth is None else {CAMERA: depth},
-        )
+        state = torch.from_numpy(np.array(states))
+        return Prediction(frames=frames, state=state, state_source="simulator", depth=depth)
 
     def fork(self, n: int) -> DojoWorld:
-        """`n` exact and independent copies of a world of batch 1, as one world of batch `n`.
+        """`n` exact and independent copies of a world of batch 1, as one world of batch `n`; one copy of any batch.
 
         Raises:
-            ConfigError: if the batch is not 1, or `n` is not positive.
+            ConfigError: if the batch is not 1 and `n` is not either, or `n` is not positive.
         """
         simulations = self._running()
-        if len(simulations) != 1 or n < 1:
+        if n < 1 or 1 not in (n, len(simulations)):
             raise ConfigError(f"expected a world of batch 1 and n of 1 or more, got batch {len(simulations)} and n={n}")
-        other = object.__new__(DojoWorld)
-        other.__dict__.update(self.__dict__)
-        other._simulations = [simulations[0].fork() for _ in range(n)]
+        other = self._alike()
+        rows = range(len(simulations)) if n == 1 else [0] * n
+        other._simulations = [simulations[row].fork() for row in rows]
+        if self._trials:
+            pairs = zip(rows, other._simulations, strict=True)
+            other._trials = [self._trials[row].fork(simulation) for row, simulation in pairs]
+        other._broken = set(range(n)) if n > 1 and self._broken else set(self._broken)
+        return other
+
+    def rehearsal(self, *, pictures: bool = False) -> DojoWorld:
+        """This very moment for trying things out: a fork that draws only where asked to, and breaks quietly.
+
+        Many wild attempts are made in it. One whose physics becomes unstable stands still from then on and is named in
+        `broken`, so that the others go on.
+        """
+        other = self.fork(1)
+        other._blind, other._tolerant = not pictures, True
         return other
 
     def close(self) -> None:
         """Drop the scenes. The OpenGL context stays for the process's other worlds."""
-        self._simulations = []
+        self._simulations, self._trials = [], []
+
+    def _alike(self) -> DojoWorld:
+        other = object.__new__(DojoWorld)
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def _advance(self, row: int, action: np.ndarray) -> None:
+        if row in self._broken:
+            return
+        try:
+            self._simulations[row].step(action)
+        except UnstablePhysics:
+            if not self._tolerant:
+                raise
+            self._broken.add(row)
+        if self._trials:
+            self._trials[row].look()  # it remembers what has been lifted
 
     def _running(self) -> Sequence[Simulation]:
         if not self._simulations:
             raise ConfigError("the world has no scene yet; call reset(seed=...) first")
         return self._simulations
 
-    def _look(self, simulation: Simulation) -> Picture:
-        return simulation.picture(self._size, depth=self._depth)
+    def _look(self, simulation: Simulation) -> Picture | None:
+        return None if self._blind else simulation.picture(self._size, depth=self._depth)
 
     def _check(self, actions: Tensor, *, length: int) -> None:
         expected = (len(self._running()), length, self.embodiment.action_dim)
@@ -177,9 +251,12 @@ class DojoWorld:
         if not torch.isfinite(actions).all():
             raise DataError("expected finite actions, got NaN or infinity")
 
-    def _stack(self, pictures: list[list[Picture]]) -> tuple[Tensor, Tensor | None]:
-        """Frames `b t c h w` uint8 and depth `b t 1 h w` float32, where it was drawn."""
-        frames = torch.from_numpy(np.stack([[picture.rgb for picture in row] for row in pictures]))
-        depths = [[picture.depth for picture in row if picture.depth is not None] for row in pictures]
-        depth = torch.from_numpy(np.stack(depths))[:, :, None] if self._depth else None
-        return frames.permute(0, 1, 4, 2, 3).contiguous(), depth
+    def _stack(self, pictures: list[list[Picture | None]]) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """By camera: frames `b t c h w` uint8, and depth `b t 1 h w` float32 where it was drawn."""
+        rows = [[picture for picture in row if picture is not None] for row in pictures]
+        if not rows[0]:
+            return {}, None
+        frames = torch.from_numpy(np.stack([[picture.rgb for picture in row] for row in rows]))
+        depths = [[picture.depth for picture in row if picture.depth is not None] for row in rows]
+        depth = {CAMERA: torch.from_numpy(np.stack(depths))[:, :, None]} if self._depth else None
+        return {CAMERA: frames.permute(0, 1, 4, 2, 3).contiguous()}, depth

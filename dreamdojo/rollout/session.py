@@ -54,6 +54,9 @@ class _Moment:
     """Actions since the reset."""
 
     def expand(self, n: int) -> _Moment:
+        if n == 1:
+            return self
+
         def grown(array: np.ndarray | None) -> np.ndarray | None:
             return None if array is None else np.repeat(array, n, axis=0)
 
@@ -221,9 +224,13 @@ class Session:
         )
 
     def fork(self, n: int) -> Session:
-        """`n` copies of a session of batch 1, as one session of batch `n` with noise of its own."""
+        """`n` copies of a session of batch 1, as one session of batch `n` with noise of its own; one copy of any batch.
+
+        Raises:
+            ConfigError: if several copies of a larger batch are asked for.
+        """
         moment = self._require(self._now)
-        if moment.dream.batch != 1:
+        if 1 not in (n, moment.dream.batch):
             raise ConfigError(f"only a session of batch 1 can be forked, this one has {moment.dream.batch}")
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)

@@ -9,7 +9,7 @@ from dreamdojo.commands import Play
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError
 from dreamdojo.presets import NANO
-from dreamdojo.rollout.session import Session
+from dreamdojo.rollout.session import Session, observation
 from dreamdojo.training.checkpoint import save_model
 from dreamdojo.world_model.sample import SamplerConfig
 from tests.test_chain import record
@@ -35,7 +35,7 @@ def test_dojo_scenes_start_the_dream_and_the_dojo_alike():
     starts, dojo = command.dojo_starts(64, 2)
     assert isinstance(dojo, PlayWorld) and not dojo.from_observation
     seen = dojo.world.reset(seed=starts[1].seed)
-    picture = command.observation(seen.frames["head"][0, 0].permute(1, 2, 0).numpy(), None, 64)
+    picture = observation(seen.frames["head"][0, 0].permute(1, 2, 0).numpy(), None, 64)
     assert torch.equal(picture.frames["head"], starts[1].observation.frames["head"])
     dojo.world.close()
 

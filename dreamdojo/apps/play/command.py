@@ -10,8 +10,8 @@ import numpy as np
 from dreamdojo.apps.play.server import serve
 from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start
 from dreamdojo.dataset.read import Dataset
-from dreamdojo.dataset.resample import resample
-from dreamdojo.rollout.session import CAMERA, Session, observation
+from dreamdojo.rollout.session import CAMERA, Session
+from dreamdojo.rollout.starts import fitted, recorded_start
 from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.video import Size
 from dreamdojo.world import Observation
@@ -21,12 +21,7 @@ def dataset_starts(dataset: Dataset, episodes: tuple[int, ...], camera: str | No
     """The first frame of each episode."""
     starts = []
     for number, index in enumerate(episodes):
-        first = resample(dataset, index, session.fps)
-        chosen = [int(first.frame_indices[0])]
-        frame = dataset.frames(index, chosen, camera)[0]
-        depth = None if session.depth is None else dataset.depth(index, chosen, camera)[0]
-        state = None if first.states is None else first.states[0]
-        seen = observation(frame, state, session.size, depth)
+        seen = recorded_start(session, dataset, index, camera)
         starts.append(Start(name=f"Episode {index}", thumbnail=_thumbnail(seen), observation=seen, seed=number))
     return starts
 
@@ -47,9 +42,7 @@ def dojo_starts(size: Size, count: int, depth: DepthCoding | None = None) -> tup
     for index in range(count):
         seed = seed_of("demo", index)
         seen = dojo.reset(seed=seed)
-        frame = seen.frames[CAMERA][0, 0].permute(1, 2, 0).numpy()
-        state = None if seen.state is None else seen.state[0, 0].numpy()
-        given = observation(frame, state, size, None if seen.depth is None else seen.depth[CAMERA][0, 0, 0].numpy())
+        given = fitted(seen, size)
         starts.append(Start(name=f"Scene {index + 1}", thumbnail=_thumbnail(given), observation=given, seed=seed))
     return starts, PlayWorld(world=dojo, from_observation=False, label="Dojo (truth)", depth_span=_span(depth))
 

@@ -1,0 +1,24 @@
+"""A function that the user names on the command line: `module:function`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from dreamdojo.errors import ConfigError
+
+
+def find_function(name: str) -> Callable[..., Any]:
+    """The function that `module:function` names.
+
+    Raises:
+        ConfigError: if it is not so written, or there is none.
+    """
+    module, _, attribute = name.partition(":")
+    if not (module and attribute):
+        raise ConfigError(f"expected module:function, got {name!r}")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{name}: {error}. Is the module's folder on PYTHONPATH?") from error
