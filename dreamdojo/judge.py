@@ -376,5 +376,5 @@ def steps_of(preset: Preset) -> dict[str, int]:
         "latent actions": preset.latent_action_training.fit.steps,
         "pre-training": preset.pretraining.fit.steps,
         "post-training": preset.posttraining.fit.steps,
-        "student": preset.student.fit.steps,
+        "student": sum(preset.student.fit_of(stage).steps for stage in preset.student.stages),
     }

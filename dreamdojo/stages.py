@@ -7,7 +7,7 @@ RUN/latent_action/    the same
 RUN/alignment/        model.safetensors  config.json  alignment.json: latent actions to a robot's actions and back
 RUN/pretrained/       the same: the world model after human video
 RUN/teacher/          the same, after the robot's episodes; with a LoRA also lora.safetensors  lora.json
-RUN/student/          the same, of few steps
+RUN/student/          the same, of few steps; with more stages than the warm-up also warm_up/  self_forcing/
 
 Under torchrun several processes train a stage together, `state.pt` is a folder `state`, and only the main process
 writes and speaks.
@@ -50,7 +50,7 @@ from dreamdojo.latent_action.align import (
 from dreamdojo.latent_action.model import LatentActionModel
 from dreamdojo.latent_action.train import infer_latent_actions, train_latent_action_model, travelled
 from dreamdojo.presets.preset import Preset
-from dreamdojo.student.distill import distil
+from dreamdojo.student.distill import distil, is_distilled
 from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.load import load_tokenizer
 from dreamdojo.tokenizer.model import Tokenizer, TokenizerConfig
@@ -616,12 +616,24 @@ def align_stage(
 
 
 def student_stage(run: Run, robot: Episodes) -> WorldModel:
-    """Distil the teacher into a student of few steps."""
+    """Distil the teacher into a student of few steps.
+
+    Raises:
+        CheckpointError: if the stage was finished by other means.
+    """
     folder, preset = run.folder / "student", run.preset
-    if is_finished(folder, preset.student.fit):
+    if is_distilled(folder, preset.student):
         return load_model(folder, WorldModel)
     teacher = load_model(run.folder / "teacher", WorldModel)
-    source = robot_source(run, robot, body_for(teacher, robot.dataset.embodiment))
+    body = body_for(teacher, robot.dataset.embodiment)
+    source, longer, tokenizer = robot_source(run, robot, body), None, None
+    if preset.clip_frames is not None and preset.student.longest:  # its own rollouts are longer than a clip
+        frames = 1 + (preset.student.longest - 1) * preset.tokenizer.temporal_factor
+        longer = [
+            robot_source(dataclasses.replace(run, preset=dataclasses.replace(preset, clip_frames=frames)), robot, body)
+        ]
+        tokenizer = load_tokenizer(run.folder / "tokenizer").to(run.compute.device)
+        assert isinstance(tokenizer, VideoTokenizer)
     with run.progress("student") as report:
         return distil(
             teacher,
@@ -630,6 +642,8 @@ def student_stage(run: Run, robot: Episodes) -> WorldModel:
             [source],
             folder,
             compute=run.compute,
+            long_sources=longer,
+            tokenizer=tokenizer,
             trackers=open_trackers(run.trackers, folder, "student"),
             report=report,
         )

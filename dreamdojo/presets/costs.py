@@ -42,7 +42,7 @@ class Costs:
     teacher_flops: float
     """Per frame, at the preset's steps."""
     student_flops: float
-    """Per frame, at the preset's steps and with the pass that writes the cache."""
+    """Per frame, at the preset's steps and with the pass that writes the cache, where there is one."""
     teacher_steps: int
     student_steps: int
     cache_bytes: int
@@ -118,7 +118,7 @@ def costs_of(preset: Preset) -> Costs:
         },
         weight_bytes=2 * (world_model + count_parameters(tokenizer)),
         teacher_flops=teacher_flops,
-        student_flops=one_frame * (student_steps + 1),
+        student_flops=one_frame * (student_steps + (preset.student.sampler.commit == "extra_pass")),
         teacher_steps=teacher_steps,
         student_steps=student_steps,
         cache_bytes=cache_bytes(config, grid, frames=window - 1),

@@ -6,6 +6,7 @@ from dreamdojo.latent_action.model import LatentActionConfig
 from dreamdojo.latent_action.train import LatentActionTraining
 from dreamdojo.presets.preset import DataAmounts, Preset
 from dreamdojo.student.distill import StudentTraining
+from dreamdojo.student.self_forcing import SelfForcing
 from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.model import TokenizerConfig
 from dreamdojo.tokenizer.train import TokenizerTraining
@@ -15,6 +16,16 @@ from dreamdojo.world_model.sample import SamplerConfig
 from dreamdojo.world_model.train import WorldModelTraining
 
 _TOKENIZER_TRAINING = TokenizerTraining(fit=FitConfig(steps=600, batch_size=16, learning_rate=2e-3))
+
+_SELF_FORCING = SelfForcing(
+    fit=FitConfig(
+        steps=200, batch_size=8, learning_rate=5e-5, betas=(0.5, 0.99), warmup_steps=10, ema_decay=0.99, save_every=50
+    ),
+    shortest=5,
+    longest=12,
+    window=5,
+    noise_floor=0.5,
+)
 
 NANO = Preset(
     name="nano",
@@ -79,6 +90,8 @@ NANO = Preset(
         fit=FitConfig(steps=120, batch_size=8, learning_rate=2e-4),
         sampler=SamplerConfig(steps=2),
         teacher=SamplerConfig(steps=8),
+        self_forcing=_SELF_FORCING,
+        long_rollout=replace(_SELF_FORCING, shortest=12, longest=40),
     ),
 )
 

@@ -11,6 +11,7 @@ from dreamdojo.latent_action.model import LatentActionConfig
 from dreamdojo.latent_action.train import LatentActionTraining
 from dreamdojo.presets.preset import DataAmounts, Preset
 from dreamdojo.student.distill import StudentTraining
+from dreamdojo.student.self_forcing import SelfForcing
 from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.wan import WanConfig
 from dreamdojo.training.fit import FitConfig
@@ -35,6 +36,16 @@ _FIT = FitConfig(
 
 _TRAINING = WorldModelTraining(
     fit=_FIT, latent_frames=4, scheme="first_frame", shift=5.0, motion_weight=0.1, text_drop=0.2
+)
+
+_SELF_FORCING = SelfForcing(
+    fit=replace(
+        _FIT, steps=3_000, micro_batches=64, learning_rate=1e-7, weight_decay=0.01, gradient_clip=1.0, save_every=250
+    ),
+    critic_learning_rate=100.0,
+    shortest=4,
+    longest=13,
+    window=4,
 )
 
 PAPER_2B = Preset(
@@ -67,6 +78,10 @@ PAPER_2B = Preset(
         fit=replace(_FIT, steps=10_000, learning_rate=3e-5),
         sampler=SamplerConfig(steps=4, solver="renoise"),
         teacher=SamplerConfig(steps=35, solver="unipc"),
+        stages=("warm_up", "self_forcing"),
+        warm_up="ode",
+        self_forcing=_SELF_FORCING,
+        long_rollout=replace(_SELF_FORCING, shortest=13, longest=25),
     ),
 )
 

@@ -4,7 +4,7 @@
 nothing is encoded twice. `ClipDream` is the published teacher: each step starts from the last frame alone, encodes it,
 denoises a whole clip and keeps the frames after the first.
 
-States are immutable, so a fork shares memory with its parent and neither can disturb the other.
+States are never changed in place. A fork is a copy in memory of its own, as large as the window and not as the rollout.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from dreamdojo.tokenizer.model import from_pixels, to_pixels
 from dreamdojo.tokenizer.protocol import CausalState, VideoTokenizer
 from dreamdojo.world_model.model import WorldModel
-from dreamdojo.world_model.sample import CausalSampler, ChunkSampler, RolloutState, SamplerConfig
+from dreamdojo.world_model.sample import CausalSampler, ChunkSampler, RolloutState, SamplerConfig, copies
 
 Draw = Callable[[tuple[int, int, int, int, int]], Tensor]
 """Gives noise of a shape `b t c h w`."""
@@ -38,8 +38,13 @@ class DreamState(Protocol):
         """How many dreams go on side by side."""
         ...
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that is remembered."""
+        ...
+
     def expand(self, n: int) -> DreamState:
-        """A state of batch 1 as one of batch `n`."""
+        """A state of batch 1 as one of batch `n`, in memory of its own."""
         ...
 
 
@@ -86,9 +91,15 @@ class FrameState:
         """How many dreams go on side by side."""
         return len(self.rollout.last)
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Keys and values, the newest latent, and the causal states of encoder and decoder."""
+        return (*self.rollout.tensors, *self.encoder, *self.decoder)
+
     def expand(self, n: int) -> FrameState:
-        """Memory is shared until a step makes new tensors."""
-        return FrameState(self.rollout.expand(n), _grown(self.encoder, n), _grown(self.decoder, n))
+        """A state of batch 1 as one of batch `n`, in memory of its own."""
+        encoder, decoder = (tuple(copies(tensor, n) for tensor in state) for state in (self.encoder, self.decoder))
+        return FrameState(self.rollout.expand(n), encoder, decoder)
 
 
 class CausalDream:
@@ -142,9 +153,14 @@ class ClipState:
         """How many dreams go on side by side."""
         return len(self.frame)
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The frame."""
+        return (self.frame,)
+
     def expand(self, n: int) -> ClipState:
-        """Memory is shared."""
-        return ClipState(self.frame.expand(n, -1, -1, -1, -1))
+        """A state of batch 1 as one of batch `n`, in memory of its own."""
+        return ClipState(copies(self.frame, n))
 
 
 class ClipDream:
@@ -191,7 +207,3 @@ def dream_of(model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfi
 def _as_shown(frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:
     shown = from_pixels(to_pixels(frames[:, :, :3]))
     return torch.cat([shown, frames[:, :, 3:].float().clamp(-1, 1)], dim=2)
-
-
-def _grown(state: CausalState, n: int) -> CausalState:
-    return tuple(tensor.expand(n, *tensor.shape[1:]) for tensor in state)

@@ -54,9 +54,6 @@ class _Moment:
     """Actions since the reset."""
 
     def expand(self, n: int) -> _Moment:
-        if n == 1:
-            return self
-
         def grown(array: np.ndarray | None) -> np.ndarray | None:
             return None if array is None else np.repeat(array, n, axis=0)
 
@@ -150,6 +147,13 @@ class Session:
         """Which metres the model sees and predicts; None for a model of RGB alone."""
         return self._coding
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of keys, values and causal states that the place in the dream, and the one to go back to, hold."""
+        moments = {id(moment): moment for moment in (self._now, self._anchor) if moment is not None}
+        stores = [t.untyped_storage() for moment in moments.values() for t in moment.dream.tensors]
+        return sum({store.data_ptr(): store.nbytes() for store in stores}.values())
+
     @torch.no_grad()
     def reset(self, observation: Observation | None = None, *, seed: int = 0) -> Observation:
         """Start from one real frame; returns it as given.
@@ -184,7 +188,9 @@ class Session:
                 model sees it.
             actions: `b t a` in the embodiment's units; action i led to frame i.
         """
-        moment = self._require(self._anchor)
+        moment, now = self._require(self._anchor), self._require(self._now)
+        if moment.dream.batch < now.dream.batch:  # of a fork, whose anchor is kept once
+            moment = moment.expand(now.dream.batch)
         frames, k = self._frames(observation), self._model.config.dit.actions_per_latent
         if frames.shape[1] % k or frames.shape[:2] != actions.shape[:2]:
             raise DataError(
@@ -226,6 +232,9 @@ class Session:
     def fork(self, n: int) -> Session:
         """`n` copies of a session of batch 1, as one session of batch `n` with noise of its own; one copy of any batch.
 
+        They share nothing that changes with their parent, and hold `n` times what it holds of the last frames
+        (`num_bytes`), however long it has run.
+
         Raises:
             ConfigError: if several copies of a larger batch are asked for.
         """
@@ -235,7 +244,7 @@ class Session:
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy._now = moment.expand(n)
-        copy._anchor = self._require(self._anchor).expand(n)
+        copy._anchor = self._require(self._anchor).expand(1)
         copy._generator, copy._depth_generator = _copied(self._generator), _copied(self._depth_generator)
         return copy
 

@@ -10,7 +10,9 @@ difference (DMD2, arXiv 2405.14867). In TrigFlow angles, with clip G of the stud
     critic loss    = mean (G - fake(noisy))^2 / sin^2 t
 
 Teacher and critic see a clip whose first frame is real and given, so a student that drifted is judged against where it
-should have been. Their own first frame is that frame; it counts in the means with no gradient.
+should have been. Their own first frame is that frame; it counts in the means with no gradient. They are told of it as
+the teacher was in training: clean where every frame has a level of its own, at the level of the others where a mask
+marks it; published weights were told `GIVEN_ANGLE` (`reference_compatible`; docs/faults.md, 9).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ SMALLEST_SCALE = 1e-5
 """Lower bound of the mean distance that the generator's gradient is divided by."""
 
 GIVEN_ANGLE = math.atan(1e-4)
-"""The angle that teacher and critic are told for the given frame."""
+"""The angle that the published teacher and critic are told for the given frame."""
 
 
 def draw_angle(u: Float[Tensor, " b"], shift: float = 5.0) -> Float64[Tensor, " b"]:
@@ -63,24 +65,32 @@ def clean_prediction(
 ) -> Float[Tensor, "b t c h w"]:
     """What a model takes the noisy clip for, when told that its first frame is `given`; that frame comes back as it is.
 
-    `chunk` has one row per latent frame, the first without meaning.
+    `chunk` has one row per latent frame, the first without meaning. A model that takes the previous latent sees the
+    clip's own, and `given` before the second.
     """
+    config = model.config.dit
     angle = t[:, None].repeat(1, clip.shape[1])
-    angle[:, 0] = GIVEN_ANGLE
+    if model.config.reference_compatible:
+        angle[:, 0] = GIVEN_ANGLE
+    elif not config.mask_channels:
+        angle[:, 0] = 0
     c = precondition(angle)
     skip, out, scale = (per_frame(part.to(clip)) for part in (c.skip, c.out, c.input))
     noisy = per_frame(angle.cos().to(clip)) * clip + per_frame(angle.sin().to(clip)) * noise
     is_given = torch.zeros(clip.shape[:2], device=clip.device)
     is_given[:, 0] = 1
     shown = torch.where(per_frame(is_given) > 0, given[:, None], scale * noisy)
-    velocity, _ = model.dit(
+    before = torch.cat([given[:, None], given[:, None], clip[:, 1:-1]], dim=1)
+    output, _ = model.dit(
         shown,
         c.noise.to(clip),
         chunk,
-        condition_mask=is_given if model.config.dit.mask_channels else None,
+        previous=before if config.previous_latent else None,
+        condition_mask=is_given if config.mask_channels else None,
         text=model.context(len(clip)),
     )
-    return torch.where(per_frame(is_given) > 0, given[:, None], skip * noisy + out * velocity)
+    clean = output.float() if config.prediction == "clean" else skip * noisy + out * output
+    return torch.where(per_frame(is_given) > 0, given[:, None], clean)
 
 
 def generator_loss(
@@ -95,8 +105,15 @@ def generator_loss(
 
 
 def critic_loss(
-    clip: Float[Tensor, "b t c h w"], fake: Float[Tensor, "b t c h w"], t: Float64[Tensor, " b"]
+    clip: Float[Tensor, "b t c h w"],
+    fake: Float[Tensor, "b t c h w"],
+    t: Float64[Tensor, " b"],
+    smallest: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """How far the critic is from what the student made, weighted by `1 / sin^2 t`."""
-    weight = t.sin().square().to(clip)[:, None, None, None, None]
+    """How far the critic is from what the student made, weighted by `1 / sin^2 t`.
+
+    A critic that predicts a velocity is right where there is no noise; one that predicts the clean latent is not, and
+    its weight is bounded by `1 / smallest^2`.
+    """
+    weight = t.sin().clamp(min=smallest).square().to(clip)[:, None, None, None, None]
     return ((clip.detach() - fake).square() / weight).mean()

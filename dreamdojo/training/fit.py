@@ -118,6 +118,7 @@ def averaged_weights(model: nn.Module, averaged: Mapping[str, Tensor]) -> Iterat
             held = own.clone()
             own.copy_(average)
             average.copy_(held)
+        torch.clear_autocast_cache()  # it holds the weights as they were, in bfloat16
 
     exchange()
     try:
@@ -127,6 +128,16 @@ def averaged_weights(model: nn.Module, averaged: Mapping[str, Tensor]) -> Iterat
 
 
 Step = Callable[[Batch, TrainingState], tuple[Tensor, Metrics]]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Which part of a model a step trains, where parts take turns."""
+
+    part: str
+    """Its name, put before the names of the step's loss and gradient norm in the log."""
+    learning_rate: float = 1.0
+    """Factor on the learning rate."""
 
 
 def fit(
@@ -141,6 +152,7 @@ def fit(
     trackers: tuple[Tracker, ...] = (),
     report: Report = silent,
     save: Callable[[Mapping[str, Tensor]], None] | None = None,
+    turns: Callable[[int], Turn] | None = None,
     stop_at: int | None = None,
 ) -> None:
     """Train `model` in place and write the averaged weights to `folder`; resumes where a former call was stopped.
@@ -150,7 +162,7 @@ def fit(
 
     Args:
         model: The model; `step` must compute its loss through it.
-        step: `(batch, state) -> (loss, metrics)`, with the same metrics each time.
+        step: `(batch, state) -> (loss, metrics)`, with the same metrics for all micro-batches of a step.
         batches: `index -> batch`, the same batch for the same index; step i takes `micro_batches` of them from index
             `i * micro_batches` on.
         config: How to train.
@@ -162,6 +174,8 @@ def fit(
         report: Progress.
         save: Called once at the end, in the main process, with all weights of the model; by default it is saved as it
             is, with `about`.
+        turns: What each step trains, for models whose parts take turns: a part without a gradient is left as it is. A
+            row of the log holds the newest number of each name.
         stop_at: Stop before this step, saving the state; for tests and for training in portions. Ctrl-C and SIGTERM do
             the same after the step that is under way.
 
@@ -189,6 +203,7 @@ def fit(
     done = run.load()
     if done < config.steps and processes.is_main:
         report(done, config.steps, "resumed" if done else "")
+    latest: dict[str, float] = {}
     try:
         with ExitStack() as during:
             if restore is not None:
@@ -202,8 +217,10 @@ def fit(
                 started = time.monotonic()
 
                 # forward and backward
+                turn = Turn("") if turns is None else turns(index)
+                learning_rate = config.learning_rate_at(index) * turn.learning_rate
                 for group in optimizer.param_groups:
-                    group["lr"] = config.learning_rate_at(index)
+                    group["lr"] = learning_rate
                 optimizer.zero_grad(set_to_none=True)
                 rows = []
                 for micro in mine:
@@ -221,19 +238,23 @@ def fit(
                 # stop before the update
                 if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
                     raise TrainingDiverged(
-                        f"step {index}: loss {row['loss']:.4g}, gradient norm {norm:.4g}. The weights are those of "
-                        f"before this step. Lower the learning rate (now {config.learning_rate_at(index):.2g}) or look "
-                        "at the batch."
+                        f"step {index}{turn.part and f' of the {turn.part}'}: loss {row['loss']:.4g}, gradient norm "
+                        f"{norm:.4g}. The weights are those of before this step. Lower the learning rate (now "
+                        f"{learning_rate:.2g}) or look at the batch."
                     )
                 optimizer.step()
                 _average(model, averaged, min(config.ema_decay, (1 + index) / (10 + index)))
                 done = index + 1
 
                 # once in a while: log and save
+                row |= {"gradient_norm": norm}
+                if turn.part:
+                    row |= {f"{turn.part}_{name}": row.pop(name) for name in ("loss", "gradient_norm")}
+                latest |= row
                 if (done % config.log_every == 0 or done == config.steps) and processes.is_main:
-                    row |= {"gradient_norm": norm, "seconds": time.monotonic() - started}
-                    _log(folder, done, row, trackers)
-                    report(done, config.steps, f"loss {row['loss']:.4f}")
+                    _log(folder, done, latest | {"seconds": time.monotonic() - started}, trackers)
+                    loss = f"{turn.part}_loss" if turn.part else "loss"
+                    report(done, config.steps, f"{loss.replace('_', ' ')} {row[loss]:.4f}")
                 if stopping:
                     raise KeyboardInterrupt
                 if done % config.save_every == 0 and done < config.steps:

@@ -2,9 +2,11 @@
 
 `ChunkSampler` is the published teacher: it attends to all frames at once, so a clip is denoised together.
 `CausalSampler` predicts one latent frame at a time. A frame costs `steps` passes that denoise it (the cache is read)
-and one that commits it (the cache is written). The cache holds keys before rotary positions, and positions are relative
-to the window, so a rollout has no greatest length; attention sees differences of positions only, so this equals the
-published absolute positions.
+and one that commits it (the cache is written), or no pass of its own where the last denoising pass writes the cache.
+The cache holds keys before rotary positions, and positions are relative to the window, so a rollout has no greatest
+length; attention sees differences of positions only, so this equals the published absolute positions. With a `sink` the
+first frames of a rollout stay in the cache and stand directly before the newest ones (attention sinks, arXiv
+2309.17453), so that no distance is longer than any that was trained.
 """
 
 from __future__ import annotations
@@ -39,10 +41,23 @@ class SamplerConfig:
     student does; `unipc` is the published teacher's solver of second order."""
     guidance: float = 0.0
     """Extra weight of the text against no text; 0, as published, is one pass per step and not two."""
+    commit: Literal["extra_pass", "last_step"] = "extra_pass"
+    """Frame by frame, what writes a predicted frame into the cache: a pass over the clean frame, as published, or its
+    last denoising step, so that a frame costs `steps` passes; a student must be trained with it. Given frames always
+    take a pass."""
+    window: int | None = None
+    """Frame by frame, how many frames a frame attends to, itself included; None: as many as the model was trained with,
+    which is also the most."""
+    sink: int = 0
+    """How many of these are the first frames of the rollout, kept for ever."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigError(f"sampling takes at least one step, got steps={self.steps}")
+        if self.sink < 0 or (self.window is not None and self.window < 1):
+            raise ConfigError(
+                f"expected a window of at least 1 and a sink of at least 0, got {self.window}, {self.sink}"
+            )
 
 
 @dataclass(frozen=True)
@@ -59,29 +74,48 @@ class RolloutState:
         """Frames in the cache."""
         return self.past[0].key.shape[1]
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that is remembered."""
+        return (self.last, *(tensor for kv in self.past for tensor in (kv.key, kv.value)))
+
     def expand(self, n: int) -> RolloutState:
-        """A state of batch 1 as one of batch `n`; memory is shared until a step makes new tensors."""
-        grown = tuple(
-            KeyValue(kv.key.expand(n, *kv.key.shape[1:]), kv.value.expand(n, *kv.value.shape[1:])) for kv in self.past
+        """A state of batch 1 as one of batch `n`, in memory of its own."""
+        return RolloutState(
+            copies(self.last, n), tuple(KeyValue(copies(kv.key, n), copies(kv.value, n)) for kv in self.past)
         )
-        return RolloutState(self.last.expand(n, *self.last.shape[1:]), grown)
+
+
+def copies(tensor: Float[Tensor, "b ..."], n: int) -> Float[Tensor, "nb ..."]:
+    """`n` copies of a batch, one after another, that share no memory with the original or with each other."""
+    return tensor.repeat(n, *[1] * (tensor.ndim - 1))
 
 
 class CausalSampler:
     """Predicts latent frames one by one from a causal model."""
 
     def __init__(self, model: WorldModel, sampler: SamplerConfig, window: int | None) -> None:
-        """Frames attend to at most `window - 1` frames before them, or to all.
+        """Frames attend to at most `window - 1` frames before them, or to all; the sampler's own window wins.
 
         Raises:
-            ConfigError: if the model attends to the future, or the sampler is one for whole clips.
+            ConfigError: if the model attends to the future, the sampler is one for whole clips, or its window is wider
+                than the model's or has no room for the sink.
         """
+        trained = model.config.dit.window
         if not model.config.dit.causal:
             raise ConfigError("frame-by-frame rollout needs a model with causal=True; this one attends to the future")
         if sampler.solver == "unipc" or sampler.guidance:
             raise ConfigError(
                 "frame-by-frame rollout takes the solvers euler and renoise without guidance: "
                 f"got solver={sampler.solver!r}, guidance={sampler.guidance}"
+            )
+        window = sampler.window or window
+        if sampler.window is not None and trained is not None and sampler.window > trained:
+            raise ConfigError(f"the model was trained with a window of {trained} frames, got {sampler.window}")
+        if sampler.sink and (window is None or sampler.sink > window - 2):
+            raise ConfigError(
+                "a sink leaves room in the window for the newest frame and the one before: expected "
+                f"sink <= window - 2, got sink={sampler.sink}, window={window}"
             )
         self.model, self.sampler, self.window = model, sampler, window
         self.schedule = sigma_schedule(sampler.steps, sampler.shift)
@@ -91,54 +125,89 @@ class CausalSampler:
     def start(self, latent: Float[Tensor, "b c h w"]) -> RolloutState:
         """Begin with a first, given latent frame."""
         chunk = latent.new_zeros(len(latent), self.model.config.dit.chunk_dim)
-        return self._commit(None, latent, latent, chunk, has_action=0.0)
+        return self._pass_over(None, latent, latent, chunk, has_action=0.0)
 
     @torch.no_grad()
     def append(
         self, state: RolloutState, latent: Float[Tensor, "b c h w"], chunk: Float[Tensor, "b kl"]
     ) -> RolloutState:
         """Continue with a given latent frame that `chunk` led to."""
-        return self._commit(state, latent, state.last, chunk, has_action=1.0)
+        return self._pass_over(state, latent, state.last, chunk, has_action=1.0)
 
     @torch.no_grad()
     def predict(
         self, state: RolloutState, chunk: Float[Tensor, "b kl"], noise: Float[Tensor, "b c h w"]
     ) -> Float[Tensor, "b c h w"]:
         """The latent frame that `chunk` leads to; the state is not changed."""
-        if self.sampler.solver == "renoise":
-            return self._renoise(state, chunk, noise)
-        latent = noise
-        for sigma, following in zip(self.schedule[:-1].tolist(), self.schedule[1:].tolist(), strict=True):
-            clean = self.clean(state, latent, sigma, chunk)
-            latent = clean if following == 0 else latent + (following - sigma) * (latent - clean) / sigma
-        return latent
+        return self.denoise(state, chunk, noise)[0]
+
+    def denoise(
+        self,
+        state: RolloutState,
+        chunk: Float[Tensor, "b kl"],
+        noise: Float[Tensor, "b c h w"],
+        *,
+        steps: int | None = None,
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> tuple[Float[Tensor, "b c h w"], list[KeyValue]]:
+        """The clean prediction of the last step taken, and that step's own keys and values.
+
+        Gradients, where they are wanted, go through the last step alone. `steps` takes fewer than the sampler's, from
+        the first on; `watch(i, noisy)` is called before step i.
+        """
+        steps, x = steps or self.sampler.steps, noise
+        for index in range(steps - 1):
+            if watch is not None:
+                watch(index, x)
+            with torch.no_grad():
+                clean, _ = self._step(state, x, index, chunk)
+            x = self._renoised(x, clean, noise, index)
+        if watch is not None:
+            watch(steps - 1, x)
+        return self._step(state, x, steps - 1, chunk)
 
     def clean(
         self, state: RolloutState, noisy: Float[Tensor, "b c h w"], sigma: float, chunk: Float[Tensor, "b kl"]
     ) -> Float[Tensor, "b c h w"]:
         """The model's clean latent for a noisy one at `sigma`."""
-        level = noisy.new_full((len(noisy), 1), sigma)
-        prediction, _ = self._forward(state, noisy, level, state.last, chunk, has_action=1.0)
-        if self.model.config.dit.prediction == "velocity":
-            return noisy - sigma * prediction
-        return prediction
+        return self._clean(state, noisy, sigma, chunk)[0]
 
     def step(self, state: RolloutState, chunk: Float[Tensor, "b kl"], noise: Float[Tensor, "b c h w"]) -> RolloutState:
         """Predict the next frame and commit it; it is `last` of the new state."""
-        return self.append(state, self.predict(state, chunk, noise), chunk)
+        with torch.no_grad():
+            return self.commit(state, chunk, *self.denoise(state, chunk, noise))
 
-    def _renoise(self, state: RolloutState, chunk: Tensor, noise: Tensor) -> Tensor:
-        """Every step ends at a clean prediction, to which the next adds this frame's noise anew."""
-        x = clean = noise
-        for index, c in enumerate(self._renoise_steps):
-            if index:
-                x = c.cos * clean + c.sin * noise
-            level = noise.new_full((len(noise), 1), c.noise)
-            output, _ = self._forward(state, c.input * x, level, state.last, chunk, has_action=1.0)
-            if self.model.config.dit.prediction == "velocity":
-                output = c.skip * x + c.out * output
-            clean = output
-        return clean
+    @torch.no_grad()
+    def commit(
+        self, state: RolloutState, chunk: Float[Tensor, "b kl"], latent: Float[Tensor, "b c h w"], own: list[KeyValue]
+    ) -> RolloutState:
+        """Continue with a predicted frame whose last step left the keys and values `own`; they carry no gradient."""
+        latent = latent.detach()
+        if self.sampler.commit == "extra_pass":
+            return self.append(state, latent, chunk)
+        return self._roll(state, latent, [KeyValue(kv.key.detach(), kv.value.detach()) for kv in own])
+
+    def _step(self, state: RolloutState, x: Tensor, index: int, chunk: Tensor) -> tuple[Tensor, list[KeyValue]]:
+        """The clean prediction of step `index`."""
+        if self.sampler.solver == "euler":
+            return self._clean(state, x, float(self.schedule[index]), chunk)
+        c = self._renoise_steps[index]
+        level = x.new_full((len(x), 1), c.noise)
+        output, own = self._forward(state, c.input * x, level, state.last, chunk, has_action=1.0)
+        return (c.skip * x + c.out * output if self.model.config.dit.prediction == "velocity" else output), own
+
+    def _renoised(self, x: Tensor, clean: Tensor, noise: Tensor, index: int) -> Tensor:
+        """Where step `index + 1` begins: on the path, or with this frame's noise added to the clean prediction anew."""
+        if self.sampler.solver == "euler":
+            sigma, following = self.schedule[index : index + 2].tolist()
+            return x + (following - sigma) * (x - clean) / sigma
+        c = self._renoise_steps[index + 1]
+        return c.cos * clean + c.sin * noise
+
+    def _clean(self, state: RolloutState, noisy: Tensor, sigma: float, chunk: Tensor) -> tuple[Tensor, list[KeyValue]]:
+        level = noisy.new_full((len(noisy), 1), sigma)
+        prediction, own = self._forward(state, noisy, level, state.last, chunk, has_action=1.0)
+        return (noisy - sigma * prediction if self.model.config.dit.prediction == "velocity" else prediction), own
 
     def _forward(
         self,
@@ -162,22 +231,26 @@ class CausalSampler:
         )
         return prediction[:, 0].float(), own
 
-    def _commit(
+    def _pass_over(
         self, state: RolloutState | None, latent: Tensor, previous: Tensor, chunk: Tensor, *, has_action: float
     ) -> RolloutState:
         clean = latent.new_zeros(len(latent), 1)
         _, own = self._forward(state, latent, clean, previous, chunk, has_action=has_action)
-        if state is not None:
-            kept = state.num_frames if self.window is None else self.window - 2  # beside the new one
-            dropped = max(state.num_frames - max(kept, 0), 0)
-            own = [
-                KeyValue(
-                    torch.cat([old.key[:, dropped:], new.key.to(old.key.dtype)], dim=1),
-                    torch.cat([old.value[:, dropped:], new.value.to(old.value.dtype)], dim=1),
-                )
-                for old, new in zip(state.past, own, strict=True)
-            ]
-        return RolloutState(latent, tuple(own))
+        return self._roll(state, latent, own)
+
+    def _roll(self, state: RolloutState | None, latent: Tensor, own: list[KeyValue]) -> RolloutState:
+        """The state after a frame with these keys and values: the oldest beyond the sink make room for it."""
+        if state is None:
+            return RolloutState(latent, tuple(own))
+        kept = state.num_frames if self.window is None else max(self.window - 2, 0)  # beside the new one
+        sink = min(self.sampler.sink, state.num_frames)
+        newest = max(state.num_frames - kept, 0) + sink  # the first that is kept for being new
+
+        def rolled(old: Tensor, new: Tensor) -> Tensor:
+            return torch.cat([old[:, :sink], old[:, newest:], new.to(old.dtype)], dim=1)
+
+        pairs = zip(state.past, own, strict=True)
+        return RolloutState(latent, tuple(KeyValue(rolled(o.key, n.key), rolled(o.value, n.value)) for o, n in pairs))
 
 
 @dataclass(frozen=True)

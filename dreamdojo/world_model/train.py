@@ -213,11 +213,7 @@ def corrupt_after_first(
     """
     clean = all_latents(batch, device)
     b, t = clean.shape[:2]
-    chunks = [
-        model.conditioning(name, samples["chunk"][:, 1:].to(device).float(), _state(samples, device))
-        for name, samples in batch.by_embodiment.items()
-    ]
-    chunk = nn.functional.pad(torch.cat(chunks), (0, 0, 1, 0))
+    chunk = chunks_after_first(model, batch, device)
     shared = sample_table_sigma(
         (b, 1), shift=training.shift, generator=generator, device=device, high_fraction=training.high_sigma_fraction
     )
@@ -239,6 +235,15 @@ def corrupt_after_first(
         condition_mask=is_given if model.config.dit.mask_channels else None,
         text=model.context(b, dropped),
     )
+
+
+def chunks_after_first(model: WorldModel, batch: Windows, device: torch.device) -> Tensor:
+    """What the DiT is conditioned on, `b t kl`, for windows that begin with a given frame: row 0 is zero."""
+    chunks = [
+        model.conditioning(name, samples["chunk"][:, 1:].to(device).float(), _state(samples, device))
+        for name, samples in batch.by_embodiment.items()
+    ]
+    return nn.functional.pad(torch.cat(chunks), (0, 0, 1, 0))
 
 
 def _state(samples: Mapping[str, Tensor], device: torch.device) -> Tensor | None:

@@ -123,3 +123,62 @@ def test_a_session_opens_from_its_folder(tmp_path):
     assert np.isfinite(drive(world, chunks()).float().numpy()).all()
     with pytest.raises(ConfigError, match="it has: pusher"):
         load_session(tmp_path / "student", embodiment="other")
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_a_fork_shares_nothing_with_its_parent(k):
+    world = session(k)
+    world.reset(first_frame(), seed=3)
+    drive(world, chunks(k))
+    branch = world.fork(2)
+    before = [tensor.clone() for moment in (world._now, world._anchor) for tensor in moment.dream.tensors]
+    for moment in (branch._now, branch._anchor):
+        for tensor in moment.dream.tensors:
+            tensor.fill_(7.0)
+        moment.proprioception.fill(7.0)
+    branch._generator.manual_seed(7)
+    after = [tensor for moment in (world._now, world._anchor) for tensor in moment.dream.tensors]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert not (world._now.proprioception == 7).any() and world._generator.initial_seed() == 3
+
+
+def test_64_forks_cost_64_windows_however_long_the_rollout_was():
+    world = session()
+    world.reset(first_frame(), seed=3)
+    anchor, costs = world.num_bytes, []
+    for _ in range(2):
+        drive(world, chunks(n=5))
+        window = world.num_bytes - anchor
+        branch = world.fork(64)
+        assert branch.num_bytes <= 64 * window + anchor
+        drive(branch, chunks(n=2, batch=64))
+        costs.append(branch.num_bytes)
+    assert costs[0] == costs[1] <= 64 * window + anchor
+
+
+def test_every_fork_goes_back_to_the_last_real_frame():
+    real = Observation(frames={"head": torch.randint(0, 255, (3, 1, 3, 16, 16), dtype=torch.uint8)})
+    world = session()
+    world.reset(first_frame(), seed=0)
+    branch = world.fork(3)
+    drive(branch, chunks(batch=3))
+    actions = chunks(batch=3)[0]
+    branch.observe(real, actions)
+    alone = session()
+    alone.reset(first_frame(), seed=0)
+    alone.observe(Observation(frames={"head": real.frames["head"][1:2]}), actions[1:2])
+    torch.testing.assert_close(branch._now.dream.rollout.last[1:2], alone._now.dream.rollout.last)
+
+
+def test_no_pixel_is_encoded_twice_and_every_latent_is_decoded_once(monkeypatch):
+    world, encoded, decoded = session(4), [], []
+    tokenizer = world._dream._tokenizer
+    encode, decode = tokenizer.encode, tokenizer.decode
+    monkeypatch.setattr(tokenizer, "encode", lambda x, *state: encoded.append(x.shape[1]) or encode(x, *state))
+    monkeypatch.setattr(tokenizer, "decode", lambda x, *state: decoded.append(x.shape[1]) or decode(x, *state))
+    world.reset(first_frame())
+    drive(world, chunks(4))
+    drive(world.fork(2), chunks(4, batch=2))
+    real = Observation(frames={"head": torch.zeros(1, 8, 3, 16, 16, dtype=torch.uint8)})
+    world.observe(real, torch.zeros(1, 8, 2))
+    assert encoded == [1, 8] and decoded == [1] * 11 + [2]

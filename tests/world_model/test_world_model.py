@@ -7,7 +7,7 @@ from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.flow.rectified import interpolate
 from dreamdojo.nn.patches import actions_to_chunks, chunks_to_actions, from_pairs, from_patches, to_pairs, to_patches
 from dreamdojo.training.fit import FitConfig
-from dreamdojo.world_model.dit import DiT, DiTConfig
+from dreamdojo.world_model.dit import DiT, DiTConfig, KeyValue
 from dreamdojo.world_model.losses import flow_loss
 from dreamdojo.world_model.model import LATENT_ACTION
 from dreamdojo.world_model.sample import CausalSampler, SamplerConfig
@@ -230,3 +230,67 @@ def test_settings_that_cannot_work_together_are_refused():
         tiny_dit(causal=False, window=None)
     with pytest.raises(ConfigError, match="needs causal=True"):
         DiTConfig(latent_channels=4, dim=32, num_heads=2, num_blocks=1, action_dim=1, window=3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("commit", "window", "sink"), [("extra_pass", 4, 1), ("last_step", 4, 2), ("last_step", 3, 0)])
+def test_a_rolled_cache_holds_what_a_memory_of_everything_would_give(commit, window, sink):
+    """The same rollout by a list of every frame's keys and values, of which each frame is shown sink and newest."""
+    model = tiny_world_model(window=4)
+    sampler = CausalSampler(model, SamplerConfig(steps=2, commit=commit, window=window, sink=sink), 4)
+    random = torch.Generator().manual_seed(1)
+    chunks, noise = torch.randn(9, 2, LATENT_DIM, generator=random), torch.randn(9, 2, 4, 4, 4, generator=random)
+    state = sampler.start(noise[0])
+    zero, everything, last = torch.zeros(2, 1), [], noise[0]
+
+    def shown():
+        kept = everything[:sink] + everything[max(sink, len(everything) - (window - 1 - sink)) :]
+        return [
+            KeyValue(
+                torch.cat([kv[block].key for kv in kept], dim=1), torch.cat([kv[block].value for kv in kept], dim=1)
+            )
+            for block in range(len(state.past))
+        ]
+
+    def run(latent, sigma, chunk, past, has_action):
+        clean, own = model.dit(
+            latent[:, None],
+            zero + sigma,
+            chunk[:, None],
+            previous=last[:, None],
+            past=past,
+            has_action=zero + has_action,
+        )
+        return clean[:, 0], own
+
+    everything.append(run(last, 0.0, chunks[0], None, 0.0)[1])
+    for chunk, start in zip(chunks[1:], noise[1:], strict=True):
+        state = sampler.step(state, chunk, start)
+        x = start
+        for sigma, following in zip(sampler.schedule[:-1].tolist(), sampler.schedule[1:].tolist(), strict=True):
+            clean, own = run(x, sigma, chunk, shown(), 1.0)
+            x = x + (following - sigma) * (x - clean) / sigma
+        if commit == "extra_pass":
+            own = run(clean, 0.0, chunk, shown(), 1.0)[1]
+        everything.append(own)
+        last = clean
+        torch.testing.assert_close(state.last, clean, atol=1e-5, rtol=1e-4)
+    assert state.num_frames == window - 1
+
+
+@pytest.mark.parametrize(("commit", "passes"), [("extra_pass", 4), ("last_step", 3)])
+def test_a_frame_costs_its_steps_and_the_pass_that_writes_the_cache_where_there_is_one(commit, passes):
+    model, calls = tiny_world_model(), []
+    sampler = CausalSampler(model, SamplerConfig(steps=3, commit=commit), 3)
+    state = sampler.start(torch.zeros(1, 4, 4, 4))
+    model.dit.register_forward_pre_hook(lambda *_: calls.append(None))
+    sampler.step(state, torch.zeros(1, LATENT_DIM), torch.zeros(1, 4, 4, 4))
+    assert len(calls) == passes
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"window": 5}, "window of 3 frames, got 5"), ({"sink": 2}, "got sink=2, window=3")]
+)
+def test_a_cache_that_the_model_was_not_trained_for_is_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        CausalSampler(tiny_world_model(), SamplerConfig(steps=1, **settings), 3)

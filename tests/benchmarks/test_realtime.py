@@ -1,0 +1,84 @@
+"""The queue of `benchmarks/realtime.py`: budgets, goals, and one part at toy size."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from benchmarks import realtime
+from benchmarks.realtime import ARMS, DEFAULT, WARM_UP, fewest_good_steps, goals, kind_of, settings_of
+from dreamdojo import foundation
+
+COST = {kind_of(arm, stage): 0.5 for arm in ARMS.values() for stage in arm.shares}
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_spends_the_same_seconds(name):
+    settings = settings_of(ARMS[name], 300.0, COST, seed=3)
+    assert sum(settings.fit_of(stage).steps for stage in settings.stages) == 600
+    assert {settings.fit_of(stage).seed for stage in settings.stages} == {3}
+    assert sum(ARMS[name].shares.values()) == 1.0 and settings.sampler.steps == 4
+
+
+def teacher(psnr, error):
+    rows = {"psnr": psnr, "effector_error": error}
+    return {
+        metric: {f"teacher, {s} steps": {"8": {"mean": {"mean": v}}} for s, v in zip((1, 2, 4, 8), values, strict=True)}
+        for metric, values in rows.items()
+    }
+
+
+def test_the_teachers_fewest_good_steps_are_good_in_both():
+    assert fewest_good_steps(teacher((19.0, 19.95, 20.0, 20.0), (9.0, 8.0, 5.1, 5.0))) == 4
+    assert fewest_good_steps(teacher((20.0, 20.0, 20.0, 20.0), (5.0, 5.0, 5.0, 5.0))) == 1
+    assert fewest_good_steps({"psnr": {}}) is None
+
+
+def seed_cell(error, start):
+    def arm(value):
+        return {"scores": {"effector_error": {"2 steps": {"8": {"mean": {"mean": value}}}}}}
+
+    return {DEFAULT: arm(error), WARM_UP: arm(start)}
+
+
+def test_goals_are_all_there_with_a_reason_until_they_are_measured():
+    empty = goals({})
+    assert all(goal["value"] is None and goal["reason"] for goal in empty.values())
+    cells = {
+        "teacher": teacher((20.0,) * 4, (9.0, 5.0, 5.0, 5.0)),
+        "speed": {"teacher, 2 steps": 4.0, "student, 1 steps": 50.0},
+        "consistency": {"paired": {"psnr": {"30": {"mean": -0.5}, "100": {"mean": 0.1}}}},
+        **{f"seeds, {i}": seed_cell(e, 6.0) for i, e in enumerate((5.0, 5.1, 4.9, 5.4, 7.0))},
+    }
+    found = goals(cells)
+    assert found.keys() == empty.keys()
+    assert found["student at 1 step over teacher at its fewest good steps"]["value"] == 12.5
+    assert found["PSNR at 30 frames, student minus teacher, dB"]["value"] == -0.5
+    assert found["seeds within 10 % of the median position error"]["value"] == 4
+    assert found["seeds better than their warm-up"]["value"] == 4
+    assert found["PSNR at 600 frames, student minus teacher, dB"]["reason"] == "not run"
+
+
+@pytest.mark.skipif(foundation("nano") is None, reason="no weights ship")
+def test_parts_are_a_queue_and_a_quick_run_writes_no_result(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(realtime, "RESULTS", tmp_path / "result.json")
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "steps.json").write_text(json.dumps(COST))
+    monkeypatch.setattr(realtime, "DEFAULT", WARM_UP)
+    monkeypatch.setattr(realtime, "TEACHER_STEPS", (1, 2))
+    monkeypatch.setattr(realtime, "STUDENT_STEPS", (1,))
+    arguments = ["realtime", "--run", str(run), "--quick", "--seconds", "0.1", "--seeds", "0"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--only", "speed", "--only", "consistency"])
+    realtime.main()
+    cells = json.loads((run / "cells.json").read_text())
+    assert set(cells["speed"]) == {"teacher, 1 steps", "teacher, 2 steps", "student, 1 steps"}
+    long = cells["consistency"]
+    assert {"scores", "paired", "clips", "teacher", "student"} == long.keys()
+    assert {"colour", "energy", "stillness"} == long["student"].keys()
+    assert not (tmp_path / "result.json").exists()
+    capsys.readouterr()
+    realtime.main()
+    assert capsys.readouterr().out == ""
