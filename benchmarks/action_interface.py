@@ -39,9 +39,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from benchmarks.pretraining_ablation import HORIZON, HORIZONS, SAMPLER_STEPS, datasets, keep, recordings, score, today
+from benchmarks.arms import SAMPLER, datasets, recordings, today
+from benchmarks.cells import Cells, clips, over_clips
+from benchmarks.pretraining_ablation import HORIZON, HORIZONS, keep, score
 from dreamdojo import foundation, stages
 from dreamdojo.dataset.actions import relative_actions
 from dreamdojo.dataset.embodiment import Embodiment, Field
@@ -52,9 +53,7 @@ from dreamdojo.errors import ConfigError
 from dreamdojo.evaluation.effector import EffectorProbe
 from dreamdojo.evaluation.predict import ClipPlan, plan_clips
 from dreamdojo.evaluation.rollouts import COPY, METRIC_BY_KEY, TRUTH, SceneTruth
-from dreamdojo.files import read_json, write_json
 from dreamdojo.judge import CONTEXT, describe, scene_truth, train_probes
-from dreamdojo.metrics import mean_interval
 from dreamdojo.presets import NANO
 from dreamdojo.rollout.session import load_session
 from dreamdojo.stages import Episodes, Run
@@ -276,7 +275,7 @@ def run_arm(arm: str, seed: int, ground: Ground) -> dict:
             about={"sampler": read_about(run.folder / "pretrained")["sampler"]},
             report=report,
         )
-    session = load_session(folder, embodiment=body.name, steps=SAMPLER_STEPS, device=run.compute.device.type)  # pyright: ignore[reportArgumentType]
+    session = load_session(folder, embodiment=body.name, sampler=SAMPLER, device=run.compute.device.type)  # pyright: ignore[reportArgumentType]
     plan = plan_told(interface, ground.plan, ground.robot.dataset.embodiment, ground.window)
     scores = score({arm: session}, plan, ground.scene, effector=ground.effector)
     return {side: {key: found[key] for key in METRICS if key in found} for side, found in scores.items()}
@@ -310,16 +309,6 @@ def summarise(cells: Mapping[str, Mapping[str, dict]]) -> dict[str, dict]:
     return {metric: arms for metric, arms in summary.items() if arms}
 
 
-def clips(numbers: Sequence[float | None]) -> Float[Tensor, " b"]:
-    """One number per clip, NaN where it has none."""
-    return torch.tensor([float("nan") if x is None else x for x in numbers])
-
-
-def over_clips(by_seed: Sequence[Float[Tensor, " b"]]) -> dict[str, float | int | None]:
-    """The mean with its interval over clips, each clip being the mean of its seeds."""
-    return mean_interval(torch.stack(list(by_seed)).nanmean(dim=0)).to_json()
-
-
 def rows(summary: Mapping[str, dict], horizon: str = "8") -> list[str]:
     """A line per arm for a person."""
     lines = []
@@ -335,33 +324,6 @@ def spoken(interval: Mapping[str, float | None]) -> str:
     """`mean [low, high]`."""
     mean, low, high = ("-" if interval[key] is None else f"{interval[key]:.2f}" for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
-
-
-class Cells:
-    """The scores of every (arm, seed) so far, in a file."""
-
-    def __init__(self, path: Path, made_of: Mapping[str, str | int]) -> None:
-        """Go on with a file.
-
-        Raises:
-            ConfigError: if it is of other data, another foundation or other steps, which cannot be compared.
-        """
-        self.path, self.made_of = path, dict(made_of)
-        self.scores: dict[str, dict[str, dict]] = {}
-        if path.exists():
-            stored = read_json(path, of="the cells of this comparison")
-            if stored["made_of"] != self.made_of:
-                raise ConfigError(f"{path} was made of {stored['made_of']}, not {self.made_of}. Use another --run.")
-            self.scores = stored["scores"]
-        self._write()
-
-    def put(self, arm: str, seed: int, scores: dict) -> None:
-        """Keep one more."""
-        self.scores.setdefault(arm, {})[str(seed)] = scores
-        self._write()
-
-    def _write(self) -> None:
-        write_json(self.path, {"made_of": self.made_of, "scores": self.scores})
 
 
 def compare(ground: Ground, arms: Sequence[str], seeds: Sequence[int], *, machine: str, write: bool) -> None:

@@ -22,7 +22,7 @@ import dreamdojo
 from dreamdojo.dataset.cache import SideCache
 from dreamdojo.dataset.resample import resample
 from dreamdojo.errors import DataError
-from dreamdojo.evaluation.effector import EffectorProbe, train_effector_probe
+from dreamdojo.evaluation.effector import EffectorProbe, EffectorProbeConfig, train_effector_probe
 from dreamdojo.evaluation.health import (
     HealthVerdict,
     Pairs,
@@ -36,7 +36,7 @@ from dreamdojo.evaluation.health import (
 )
 from dreamdojo.evaluation.health.recordings import MOTION
 from dreamdojo.evaluation.linear_probe import LinearProbe, linear_probe
-from dreamdojo.evaluation.objects import ObjectProbe, train_object_probe, visible_objects
+from dreamdojo.evaluation.objects import ObjectProbe, ObjectProbeConfig, train_object_probe, visible_objects
 from dreamdojo.evaluation.predict import ClipPlan, Recording, plan_clips
 from dreamdojo.evaluation.report import write_report
 from dreamdojo.evaluation.rollouts import SceneTruth
@@ -152,16 +152,30 @@ def scene_truth(plan: ClipPlan, held_out: Episodes, *, size: Size) -> SceneTruth
     )
 
 
-def train_probes(run: Run, robot: Episodes, report: Report = silent) -> tuple[EffectorProbe, ObjectProbe | None]:
+def train_probes(
+    run: Run,
+    robot: Episodes,
+    report: Report = silent,
+    *,
+    effector: EffectorProbeConfig | None = None,
+    objects: ObjectProbeConfig | None = None,
+) -> tuple[EffectorProbe, ObjectProbe | None]:
     """Probes of gripper and object position, trained on rendered frames of the robot's training episodes.
 
     The object probe is None where no object moves enough in them to learn from.
     """
-    return train_probes_on(robot, run.frames(robot), size=run.preset.size, report=report)
+    frames, size = run.frames(robot), run.preset.size
+    return train_probes_on(robot, frames, size=size, report=report, effector_config=effector, object_config=objects)
 
 
 def train_probes_on(
-    robot: Episodes, cache: SideCache, *, size: Size, report: Report = silent
+    robot: Episodes,
+    cache: SideCache,
+    *,
+    size: Size,
+    report: Report = silent,
+    effector_config: EffectorProbeConfig | None = None,
+    object_config: ObjectProbeConfig | None = None,
 ) -> tuple[EffectorProbe, ObjectProbe | None]:
     """The same, given the frames of the dojo's episodes at the model's size."""
     from dreamdojo.dojo.truth import GroundTruth
@@ -181,12 +195,22 @@ def train_probes_on(
     pictures, segmentation, episode = _joined(frames), _joined(labels), _joined(episodes)
     report(0, 7, "learning to find the gripper")
     effector_probe = train_effector_probe(
-        pictures, segmentation, _joined(effector).float(), _joined(effector_visible), episode
+        pictures,
+        segmentation,
+        _joined(effector).float(),
+        _joined(effector_visible),
+        episode,
+        config=effector_config,
     )
     report(1, 7, "learning to find objects")
     try:
         object_probe = train_object_probe(
-            pictures, segmentation, _joined(objects).float(), _joined(objects_visible), episode
+            pictures,
+            segmentation,
+            _joined(objects).float(),
+            _joined(objects_visible),
+            episode,
+            config=object_config,
         )
     except DataError as error:
         report(2, 7, f"object positions are not measured: {error}")

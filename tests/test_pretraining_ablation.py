@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.pretraining_ablation import HORIZONS, MORE, goals, ideal_labels, summarise
+from benchmarks.arms import MORE, ideal_labels
+from benchmarks.pretraining_ablation import HORIZONS, goals, summarise
 
 
 def cell(**offsets):

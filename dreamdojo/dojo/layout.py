@@ -112,11 +112,21 @@ def draw_layout(seed: int, difficulty: Difficulty, body: Body) -> Layout:
             )
         )
     look = _draw_look(rng, split, difficulty, body)
-    low, high = np.array(body.workspace_low), np.array(body.workspace_high)
-    start = rng.uniform((-0.08, -0.15, 0.11), (0.12, 0.12, 0.17))
-    x, y, z = (float(value) for value in np.clip(start, low, high))
-    yaw = float(rng.uniform(-0.4, 0.4)) + sum(body.yaw_range) / 2
-    return Layout(seed=seed, split=split, objects=tuple(objects), look=look, start=(x, y, z), start_yaw=yaw)
+    start, yaw = _draw_start(rng, body)
+    return Layout(seed=seed, split=split, objects=tuple(objects), look=look, start=start, start_yaw=yaw)
+
+
+def rearranged(layout: Layout, rng: np.random.Generator, body: Body, *, gap: float = 0.01) -> Layout:
+    """The same objects in the same light, each at another place and turned about the vertical, and another start."""
+    taken: list[tuple[tuple[float, float], float]] = []
+    objects = []
+    for placed in layout.objects:
+        spot = _free_spot(rng, taken, placed.shape.footprint, gap)
+        taken.append((spot, placed.shape.footprint))
+        turn = multiply(axis_angle((0, 0, 1), float(rng.uniform(-math.pi, math.pi))), placed.quaternion)
+        objects.append(replace(placed, position=(*spot, placed.shape.rest_height(turn)), quaternion=turn))
+    start, yaw = _draw_start(rng, body)
+    return replace(layout, objects=tuple(objects), start=start, start_yaw=yaw)
 
 
 def with_errand(layout: Layout, body: Body, *, grasp: bool) -> Layout | None:
@@ -138,6 +148,14 @@ def with_errand(layout: Layout, body: Body, *, grasp: bool) -> Layout | None:
         if far and all(math.dist((x, y), o.position[:2]) > o.shape.footprint + room for o in others):
             return replace(layout, errand=Errand(target=target, goal=(x, y)))
     return None
+
+
+def _draw_start(rng: np.random.Generator, body: Body) -> tuple[Vector, float]:
+    """Where the effector begins, and its turn."""
+    low, high = np.array(body.workspace_low), np.array(body.workspace_high)
+    start = rng.uniform((-0.08, -0.15, 0.11), (0.12, 0.12, 0.17))
+    x, y, z = (float(value) for value in np.clip(start, low, high))
+    return (x, y, z), float(rng.uniform(-0.4, 0.4)) + sum(body.yaw_range) / 2
 
 
 def _can_grasp(body: Body, placed: PlacedObject) -> bool:

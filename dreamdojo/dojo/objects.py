@@ -33,6 +33,20 @@ class Grasp:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What shows how an object is turned: an axis of it that can be seen, and how often a full turn looks alike."""
+
+    axis: Vector
+    """In the object's frame, a unit vector."""
+    fold: int
+    """Turns by a full circle over `fold` look alike."""
+
+
+_X, _Y, _Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+_SQUARE = 0.75  # of the longer side: a box whose sides are closer than this looks the same after a quarter turn
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """A form without place, colour or weight."""
 
@@ -46,6 +60,8 @@ class Shape:
     """Whether it can roll."""
     footprint: float
     """Radius of the circle it stands in, metres."""
+    mark: Mark | None = None
+    """What shows its turn; None where it looks the same however it turns. What stands on its axis does, too."""
 
     @property
     def height(self) -> float:
@@ -69,6 +85,7 @@ def _box(rng: np.random.Generator) -> Shape:
         name="box",
         parts=(Primitive(kind="box", size=(x, y, z)),),
         grasps=grasps,
+        mark=Mark(axis=_X if x >= y else _Y, fold=4 if min(x, y) > _SQUARE * max(x, y) else 2),
         footprint=math.hypot(x, y),
     )
 
@@ -80,6 +97,7 @@ def _cylinder(rng: np.random.Generator) -> Shape:
         parts=(Primitive(kind="cylinder", size=(radius, half, 0)),),
         grasps=(Grasp(position=(0, 0, 0), width=2 * radius),),
         round=True,
+        mark=Mark(axis=_Z, fold=2),
         footprint=radius,
     )
 
@@ -103,6 +121,7 @@ def _capsule(rng: np.random.Generator) -> Shape:
         parts=(lying,),
         grasps=(Grasp(position=(0, 0, 0), width=2 * radius, yaw=0.0),),
         round=True,
+        mark=Mark(axis=_X, fold=2),
         footprint=radius + half,
     )
 
@@ -114,6 +133,7 @@ def _ellipsoid(rng: np.random.Generator) -> Shape:
         parts=(Primitive(kind="ellipsoid", size=(x, y, z)),),
         grasps=(Grasp(position=(0, 0, 0), width=2 * y, yaw=0.0),),
         round=True,
+        mark=Mark(axis=_X, fold=2),
         footprint=x,
     )
 
@@ -134,6 +154,7 @@ def _mug(rng: np.random.Generator) -> Shape:
         name="mug",
         parts=(*_ring(8, radius, radius, wall, half), base, *handle),
         grasps=(Grasp(position=(0, 0, 0.008), width=2 * radius, yaw=0.0),),
+        mark=Mark(axis=_X, fold=1),
         footprint=radius + 0.018,
     )
 
@@ -168,6 +189,7 @@ def _bottle(rng: np.random.Generator) -> Shape:
         parts=parts,
         grasps=(Grasp(position=(0, 0, half - 0.012), width=2 * radius),),
         round=True,
+        mark=Mark(axis=_Z, fold=1),
         footprint=radius,
     )
 
@@ -180,7 +202,7 @@ def _cross(rng: np.random.Generator) -> Shape:
         Primitive(kind="box", size=(thick, arm, half), shade=0.9),
     )
     grasps = (Grasp(position=(arm * 0.6, 0, 0), width=2 * thick, yaw=0.0),)
-    return Shape(name="cross", parts=parts, grasps=grasps, footprint=arm)
+    return Shape(name="cross", parts=parts, grasps=grasps, mark=Mark(axis=_X, fold=4), footprint=arm)
 
 
 def _dumbbell(rng: np.random.Generator) -> Shape:
@@ -191,7 +213,9 @@ def _dumbbell(rng: np.random.Generator) -> Shape:
         Primitive(kind="capsule", size=(0.009, half, 0), quaternion=axis_angle((0, 1, 0), math.pi / 2), shade=0.7),
     )
     grasps = (Grasp(position=(0, 0, 0), width=0.018, yaw=0.0),)
-    return Shape(name="dumbbell", parts=parts, grasps=grasps, round=True, footprint=half + radius)
+    return Shape(
+        name="dumbbell", parts=parts, grasps=grasps, round=True, mark=Mark(axis=_X, fold=2), footprint=half + radius
+    )
 
 
 def _bracket(rng: np.random.Generator) -> Shape:
@@ -202,7 +226,9 @@ def _bracket(rng: np.random.Generator) -> Shape:
         Primitive(kind="box", size=(thick, width, height - thick), position=(thick - length, 0, height + thick)),
     )
     grasps = (Grasp(position=(thick - length, 0, height), width=2 * width, yaw=0.0),)
-    return Shape(name="bracket", parts=parts, grasps=grasps, footprint=math.hypot(length, width))
+    return Shape(
+        name="bracket", parts=parts, grasps=grasps, mark=Mark(axis=_X, fold=1), footprint=math.hypot(length, width)
+    )
 
 
 def _tower(rng: np.random.Generator) -> Shape:
@@ -214,7 +240,7 @@ def _tower(rng: np.random.Generator) -> Shape:
         Primitive(kind="sphere", size=(radius * 1.25, 0, 0), position=(0, 0, 0.022 + 2 * half), shade=1.1),
     )
     grasps = (Grasp(position=(0, 0, 0.022 + half * 0.8), width=2 * radius, yaw=0.0),)
-    return Shape(name="tower", parts=parts, grasps=grasps, footprint=base * math.sqrt(2))
+    return Shape(name="tower", parts=parts, grasps=grasps, mark=Mark(axis=_Z, fold=1), footprint=base * math.sqrt(2))
 
 
 Maker = Callable[[np.random.Generator], Shape]

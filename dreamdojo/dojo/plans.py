@@ -17,11 +17,13 @@ from dreamdojo.dojo.difficulty import Difficulty
 from dreamdojo.dojo.geometry import matrix, wrap, yaw_of
 from dreamdojo.dojo.simulation import Simulation
 
-Task = Literal["pick_place", "push", "topple", "wander"]
+Task = Literal["pick_place", "push", "topple", "wander", "cover"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 _CLEARANCE = 0.05  # metres between a passing hand and what it passes over
 _CENTRE = (0.03, 0.0)  # of the table top in view
+_PALM = 0.05  # metres from between the fingertips up to what hides the most
+_ASIDE = 0.12  # metres that a covering hand moves to the side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +241,24 @@ def _wander(simulation: Simulation, rng: np.random.Generator, skill: Skill) -> P
     return Plan(task="wander", words="move about", target=None, waypoints=waypoints)
 
 
+def _cover(simulation: Simulation, rng: np.random.Generator, skill: Skill) -> Plan:
+    """Hold the hand between the camera and an object for a while, touching nothing, then move it to the side."""
+    objects, body = simulation.layout.objects, simulation.body
+    index = int(rng.integers(len(objects)))
+    position = simulation.object_poses()[index, :3]
+    sight = np.subtract(simulation.layout.look.camera_position, position)
+    height = objects[index].shape.height + _CLEARANCE + _PALM
+    between = position + sight * (height - position[2]) / sight[2] - (0, 0, _PALM) + _aim_error(rng, skill)
+    middle = (body.workspace_low[1] + body.workspace_high[1]) / 2
+    aside = np.add(between, (0, _ASIDE if between[1] < middle else -_ASIDE, 0))
+    opening = float(rng.choice([0.0, 1.0]))
+    waypoints = (
+        Waypoint(position=between, opening=opening, wait=int(rng.integers(4, 9))),
+        Waypoint(position=aside, opening=opening, wait=4),
+    )
+    return Plan(task="cover", words=f"cover the {objects[index].name}", target=index, waypoints=waypoints)
+
+
 def _aim_error(rng: np.random.Generator, skill: Skill) -> np.ndarray:
     return np.array([*rng.normal(0, skill.aim_error, 2), 0.0])
 
@@ -248,4 +268,5 @@ _MAKERS: Mapping[str, Callable[[Simulation, np.random.Generator, Skill], Plan | 
     "push": _push,
     "topple": _topple,
     "wander": _wander,
+    "cover": _cover,
 }

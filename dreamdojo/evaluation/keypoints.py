@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,8 @@ FIRST_OBJECT_LABEL = 3
 FOUND_MARGIN = 2.0
 """A thing is found unless "nowhere" is this much likelier (in logits) than all places together: a miss costs the whole
 picture, a false alarm only its distance."""
+
+Net = TypeVar("Net", bound=nn.Module)
 
 LOCATE_BATCH = 64
 """Frames that a probe looks at together."""
@@ -127,15 +129,17 @@ class HeatmapNet(nn.Module):
 
     def __init__(self, in_channels: int, *, width: int) -> None:
         super().__init__()
-        self.fine = nn.Sequential(_conv(in_channels, width, stride=2), _conv(width, width))
-        self.middle = nn.Sequential(_conv(width, 2 * width, stride=2), _conv(2 * width, 2 * width))
+        self.fine = nn.Sequential(conv_block(in_channels, width, stride=2), conv_block(width, width))
+        self.middle = nn.Sequential(conv_block(width, 2 * width, stride=2), conv_block(2 * width, 2 * width))
         self.coarse = nn.Sequential(
-            _conv(2 * width, 4 * width, stride=2), _conv(4 * width, 4 * width), _conv(4 * width, 4 * width)
+            conv_block(2 * width, 4 * width, stride=2),
+            conv_block(4 * width, 4 * width),
+            conv_block(4 * width, 4 * width),
         )
-        self.up_middle = _conv(4 * width, 2 * width)
-        self.mix_middle = _conv(2 * width, 2 * width)
-        self.up_fine = _conv(2 * width, width)
-        self.mix_fine = _conv(width, width)
+        self.up_middle = conv_block(4 * width, 2 * width)
+        self.mix_middle = conv_block(2 * width, 2 * width)
+        self.up_fine = conv_block(2 * width, width)
+        self.mix_fine = conv_block(width, width)
         self.heat = nn.Conv2d(width, 1, 1)
         self.nowhere = nn.Parameter(torch.zeros(()))
 
@@ -220,6 +224,30 @@ def train_keypoints(
     Raises:
         TrainingDiverged: if a loss is not finite.
     """
+
+    def loss(net: HeatmapNet, generator: torch.Generator) -> Tensor:
+        x, position, visible = (part.to(device) for part in sample(generator))
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            heat, nowhere = net(x.contiguous(memory_format=torch.channels_last))
+        return keypoint_loss(heat, nowhere, position, visible)
+
+    return train_net(make_net, loss, steps=steps, learning_rate=learning_rate, seed=seed, device=device)
+
+
+def train_net(
+    make_net: Callable[[], Net],
+    loss_of: Callable[[Net, torch.Generator], Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    device: torch.device | str,
+) -> Net:
+    """Train a probe's small network for a minute: AdamW, one cycle of the learning rate, no state on disk.
+
+    Raises:
+        TrainingDiverged: if a loss is not finite.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -230,10 +258,7 @@ def train_keypoints(
     optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.15)
     for step in range(steps):
-        x, position, visible = (part.to(device) for part in sample(generator))
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            heat, nowhere = net(x.contiguous(memory_format=torch.channels_last))
-        loss = keypoint_loss(heat, nowhere, position, visible)
+        loss = loss_of(net, generator)
         if not loss.isfinite():
             raise TrainingDiverged(
                 f"probe training: the loss is {loss.item()} at step {step}. Lower the learning rate."
@@ -313,7 +338,8 @@ class Plates:
         return frames + thing * (1 - ghost.view(-1, 1, 1, 1)) * (plate - frames), possible
 
 
-def _conv(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+def conv_block(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+    """A 3x3 convolution, normalised over the batch."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 

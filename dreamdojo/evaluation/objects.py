@@ -326,13 +326,13 @@ def _inputs(
     start: Float[Tensor, "n c h w"], mask: Bool[Tensor, "n h w"], current: Float[Tensor, "n c h w"]
 ) -> Float[Tensor, "n c2 h w"]:
     """What the network sees: both frames, the mask, and where either frame is like the marked object in colour."""
-    colours = _palette(start, mask)
-    now, then = (_likeness(frame, colours) for frame in (current, start))
+    colours = palette(start, mask)
+    now, then = (likeness(frame, colours) for frame in (current, start))
     marked = mask[:, None].to(start)
     return torch.cat((current, start, marked, now, then * (1 - marked)), dim=1)
 
 
-def _palette(frames: Float[Tensor, "n c h w"], mask: Bool[Tensor, "n h w"]) -> Float[Tensor, "n colours c"]:
+def palette(frames: Float[Tensor, "n c h w"], mask: Bool[Tensor, "n h w"]) -> Float[Tensor, "n colours c"]:
     """The marked object's colours from its darkest to its brightest side: it may turn another to the light."""
     brightness = frames.mean(dim=1).masked_fill(~mask, torch.inf).flatten(1)
     order = brightness.argsort(dim=1)
@@ -342,7 +342,7 @@ def _palette(frames: Float[Tensor, "n c h w"], mask: Bool[Tensor, "n h w"]) -> F
     return frames.flatten(2).mT.gather(1, pixels[..., None].expand(-1, -1, frames.shape[1]))
 
 
-def _likeness(frames: Float[Tensor, "n c h w"], colours: Float[Tensor, "n k c"]) -> Float[Tensor, "n 1 h w"]:
+def likeness(frames: Float[Tensor, "n c h w"], colours: Float[Tensor, "n k c"]) -> Float[Tensor, "n 1 h w"]:
     """1 where a pixel has one of the colours, falling to 0 with the distance to the nearest of them."""
     distance = torch.cdist(frames.flatten(2).mT, colours).amin(dim=2).unflatten(1, frames.shape[-2:])
     return (-distance.square() / (2 * COLOUR_SCALE**2)).exp()[:, None]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dreamdojo.errors import ConfigError, DataError
-from dreamdojo.rollout.session import CAMERA, Session
-from dreamdojo.world import Observation
+from dreamdojo.rollout.session import CAMERA
+from dreamdojo.world import Observation, World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,13 +173,13 @@ def plan_of(places: Sequence[tuple[int, int]], cuts: Sequence[Recording], *, con
     )
 
 
-def predict(session: Session, plan: ClipPlan, *, other_actions: bool = False, seed: int = 0, batch: int = 16) -> Tensor:
+def predict(session: World, plan: ClipPlan, *, other_actions: bool = False, seed: int = 0, batch: int = 16) -> Tensor:
     """What the session predicts after the context: `b horizon c h w` uint8."""
     return predict_all(session, plan, other_actions=other_actions, seed=seed, batch=batch).frames
 
 
 def predict_all(
-    session: Session, plan: ClipPlan, *, other_actions: bool = False, seed: int = 0, batch: int = 16
+    session: World, plan: ClipPlan, *, other_actions: bool = False, seed: int = 0, batch: int = 16
 ) -> Predicted:
     """What the session predicts after the context, frames and, if it predicts it, depth.
 
@@ -206,7 +206,7 @@ def predict_all(
     return Predicted(frames=torch.cat(frames), depth=torch.cat(depths) if depths else None)
 
 
-def frames_per_second(session: Session, plan: ClipPlan, *, steps: int = 30) -> float:
+def frames_per_second(session: World, plan: ClipPlan, *, steps: int = 30) -> float:
     """Predicted frames per second of one live session, decoding included, after a few steps of warm-up."""
     k = session.actions_per_step
     session.reset(plan.seen(slice(1), slice(1)))
