@@ -54,6 +54,7 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[dojo,play,dev]'
+	$(PIP) --no-deps openpi-client==0.1.2  # judges our side of its protocol; it asks for an older numpy than it needs
 	@touch $@
 
 # Rendering needs EGL or OSMesa from the system.

@@ -35,6 +35,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dreamdojo.evaluate_world_model:EvaluateWorldModel",
         "Score world models on held-out episodes, beside copying the last frame: report.html, results.json.",
     ),
+    "evaluate policy": (
+        "dreamdojo.evaluate_policy:EvaluatePolicy",
+        "Let policies act in a world model from real first frames and judge them, beside the truth where there is one.",
+    ),
+    "train-policy": ("dreamdojo.evaluate_policy:TrainPolicy", "Train a policy from pixels on a robot's episodes."),
     "show": ("dreamdojo.show:Show", "Open an episode of a dataset in the Rerun viewer."),
     "generate": ("dreamdojo.commands:Generate", "Predict a recorded episode and lay it beside the recording."),
     "info": ("dreamdojo.commands:Info", "What a preset costs: parameters, memory, arithmetic, and whether it fits."),

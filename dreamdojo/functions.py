@@ -1,4 +1,4 @@
-"""A function that the user names on the command line: `module:function`."""
+"""What the user names on the command line as `module:name`: a function, a class or an object of their own."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from dreamdojo.dojo.difficulty import Difficulty
 from dreamdojo.dojo.geometry import matrix, wrap, yaw_of
 from dreamdojo.dojo.simulation import Simulation
 
-Task = Literal["pick_place", "push", "topple", "wander", "cover"]
+Task = Literal["pick_place", "push", "push_away", "topple", "wander", "cover"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 _CLEARANCE = 0.05  # metres between a passing hand and what it passes over
@@ -176,6 +176,16 @@ def _push(simulation: Simulation, rng: np.random.Generator, skill: Skill) -> Pla
     return Plan(task="push", words=f"push the {objects[index].name}", target=index, waypoints=waypoints)
 
 
+def _push_away(simulation: Simulation, rng: np.random.Generator, skill: Skill) -> Plan:
+    """Straight away from the body: what the hand does follows from where the object is, so it is easily learned."""
+    objects = simulation.layout.objects
+    index = int(rng.integers(len(objects)))
+    height = simulation.body.push_height
+    waypoints = _through(simulation, rng, skill, index, direction=0.0, height=height, distance=0.1)
+    words = f"push the {objects[index].name} away"
+    return Plan(task="push_away", words=words, target=index, waypoints=waypoints)
+
+
 def _topple(simulation: Simulation, rng: np.random.Generator, skill: Skill) -> Plan | None:
     poses = simulation.object_poses()
     tall = [
@@ -266,6 +276,7 @@ def _aim_error(rng: np.random.Generator, skill: Skill) -> np.ndarray:
 _MAKERS: Mapping[str, Callable[[Simulation, np.random.Generator, Skill], Plan | None]] = {
     "pick_place": _pick_place,
     "push": _push,
+    "push_away": _push_away,
     "topple": _topple,
     "wander": _wander,
     "cover": _cover,

@@ -91,5 +91,5 @@ def test_ordinary_actors_mix_tasks_and_sometimes_fail():
 def test_unknown_tasks_are_refused():
     simulation = Simulation("arm")
     simulation.reset(0)
-    with pytest.raises(ConfigError, match="pick_place, push, topple, wander"):
+    with pytest.raises(ConfigError, match="pick_place, push, push_away, topple, wander"):
         Actor(simulation, np.random.default_rng(0), tasks={"juggle": 1.0})
