@@ -21,4 +21,6 @@ def find_function(name: str) -> Callable[..., Any]:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{name}: {error}. Is the module's folder on PYTHONPATH?") from error
+        raise ConfigError(
+            f"{name}: expected module:function that can be imported, found {error}. Is the module's folder on PYTHONPATH?"
+        ) from error
