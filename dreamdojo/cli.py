@@ -47,6 +47,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("dreamdojo.plan:Plan", "Plan an errand in the dojo inside a world model, or in the simulator, and do it."),
     "train-foundation": ("dreamdojo.shipping:TrainFoundation", "Train the models that ship with the package."),
     "play": ("dreamdojo.commands:Play", "Drive a world model in the browser."),
+    "teleop": ("dreamdojo.teleop:Teleop", "Drive a robot in the browser, a second ahead of its late camera."),
+    "teleop calibrate": (
+        "dreamdojo.teleop:TeleopCalibrate",
+        "Measure how wrong the predictions are, and teach what looks for hazards.",
+    ),
+    "teleop replay": ("dreamdojo.teleop:TeleopReplay", "Live a recorded session again and compare its frames."),
 }
 
 

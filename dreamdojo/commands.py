@@ -80,6 +80,8 @@ class PresetCommand(Command):
         blank = object.__new__(cls)  # tyro asks for what is missing, so the fields are not checked here
         for each in dataclasses.fields(cls):
             default = tyro.MISSING if each.default is dataclasses.MISSING else each.default
+            if each.default_factory is not dataclasses.MISSING:
+                default = each.default_factory()
             setattr(blank, each.name, default)
         blank.preset, blank.run_folder = preset, Path("runs") / preset.name
         return blank

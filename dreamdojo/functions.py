@@ -22,5 +22,5 @@ def find_function(name: str) -> Callable[..., Any]:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"{name}: expected module:function that can be imported, found {error}. Is the module's folder on PYTHONPATH?"
+            f"{name}: expected module:function to import, found {error}. Is its folder on PYTHONPATH?"
         ) from error

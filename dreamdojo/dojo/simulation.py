@@ -227,6 +227,17 @@ class Simulation:
         share = (fingers - self._finger_closed) / (self._finger_open - self._finger_closed)
         return float(np.clip(share.mean(), 0, 1))
 
+    def pose(self, position: np.ndarray, yaw: float, opening: float) -> np.ndarray:
+        """Put the effector at `position` (`(3,)` metres) without physics, through whatever stands there.
+
+        Only the picture is of use afterwards. Returns the joints `(j,)`.
+        """
+        joints = self._plant.kinematics.inverse(self.data.qpos[self._joint_address], position, yaw, steps=12)
+        self.data.qpos[self._joint_address] = joints
+        self.data.qpos[self._finger_address] = self._finger_closed + opening * (self._finger_open - self._finger_closed)
+        mujoco.mj_forward(self.model, self.data)
+        return joints
+
     def fork(self) -> Simulation:
         """An independent copy at the same instant; it continues exactly as this one would."""
         other = copy.copy(self)

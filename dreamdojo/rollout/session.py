@@ -6,7 +6,7 @@ model goes on behind it, frame by frame or clip by clip, is `dreamdojo.rollout.d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,7 @@ class Session:
         model.adapter(embodiment.name)
         self._coding = tokenizer.coding if isinstance(tokenizer, RGBDTokenizer) else None
         self._rgb_channels = rgb_tokenizer(tokenizer).latent_channels
+        self._tokenizer = tokenizer
         self._dream = dream_of(self._model, tokenizer, sampler)
         self._embodiment = embodiment
         self._generator, self._depth_generator = _generators(0)
@@ -131,6 +132,11 @@ class Session:
     def sampler(self) -> SamplerConfig:
         """How a frame or clip is denoised."""
         return self._dream.sampler_config
+
+    def use_steps(self, steps: int) -> None:
+        """Denoise with so many steps from now on, e.g. with fewer to keep up with the clock; forks keep theirs."""
+        if steps != self.sampler.steps:
+            self._dream = dream_of(self._model, self._tokenizer, replace(self.sampler, steps=steps))
 
     @property
     def reference_compatible(self) -> bool:

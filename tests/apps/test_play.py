@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from dreamdojo.apps.play import Controls, PlaySettings, PlayWorld, create_app, serve
-from dreamdojo.apps.play.messages import BadMessageError, Command, Frame, Picture, View, pack, parse, unpack
+from dreamdojo.apps.play.messages import BadMessageError, Command, Frame, Parser, Picture, View, pack, unpack
 from dreamdojo.dataset.embodiment import Embodiment, Field
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.world import World
@@ -103,7 +103,7 @@ def test_letting_go_stops_velocities_and_keeps_targets_and_grippers():
 )
 def test_a_bad_message_is_answered_with_what_was_found_and_what_was_expected(text, found, expected):
     with pytest.raises(BadMessageError) as caught:
-        parse(text, max_bytes=16_384)
+        Parser().parse(text, max_bytes=16_384)
 
     assert found in caught.value.found
     assert expected in caught.value.expected

@@ -1,11 +1,12 @@
 """`dreamdojo play`: a web page on which a person drives one or more worlds, live.
 
-    page ──commands──▶ audience ──▶ driver ──▶ World.step
+    page ──commands──▶ audience ──▶ driver ──▶ Vehicle.advance: World.step
     page ◀──frames──── audience ◀── driver ◀── frames
 
-`controls` turns an embodiment's action fields into keys and sliders, `driver` is the one thread that steps the worlds,
-`audience` is the set of connected pages, `messages` is what travels between page and server, and `server` ties them to
-FastAPI and uvicorn. The page itself is the plain HTML, CSS and JavaScript in `static/`.
+`controls` turns an embodiment's action fields into keys and sliders, `driver` is the one thread that advances what is
+driven (`vehicle`: here `worlds` in lockstep), `audience` is the set of connected pages, `messages` is what travels
+between page and server, and `server` ties them to FastAPI and uvicorn. The page itself is the plain HTML, CSS and
+JavaScript in `static/`. `dreamdojo.apps.teleop` adds a robot to all of this as an `Extension`.
 """
 
 from dreamdojo.errors import MissingDependencyError

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,8 @@ from dreamdojo.apps.play.messages import (
     Command,
     Drive,
     Frame,
-    PageMessage,
+    Message,
+    Parser,
     Pause,
     Ping,
     Reset,
@@ -32,7 +35,6 @@ from dreamdojo.apps.play.messages import (
     Speed,
     Take,
     pack,
-    parse,
 )
 from dreamdojo.apps.play.settings import PlaySettings
 
@@ -40,15 +42,37 @@ log = logging.getLogger(__name__)
 
 CLOSE_REPLACED = 4001
 """WebSocket close code for a connection whose page has connected again."""
+CLOSE_FLOODING = 4429
+"""WebSocket close code for a connection that says more than anybody could mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extension:
+    """What an app adds to the session of `dreamdojo play`."""
+
+    name: str
+    """Address of its own files, below the page's, and its key in the hello."""
+    folder: Path
+    """Its own static files; the page loads `NAME.js` and `NAME.css` of them."""
+    hello: Mapping[str, Any]
+    """What the page is told of it."""
+    messages: tuple[type[Message], ...]
+    """What the page may say besides."""
+    anyone: tuple[type[Message], ...]
+    """Those of them that are taken from viewers too."""
+    obey: Callable[[Message], None]
+    """Does what such a message asks, on the event loop: it returns at once, or raises BadMessageError."""
 
 
 class Member:
     """One connected page, and what is still to be sent to it."""
 
-    def __init__(self, socket: WebSocket, page: str, frames_in_flight: int) -> None:
+    def __init__(self, socket: WebSocket, page: str, settings: PlaySettings) -> None:
         self.page = page
         self._socket = socket
-        self._frames_in_flight = frames_in_flight
+        self._frames_in_flight = settings.frames_in_flight
+        self._most = settings.messages_per_second
+        self._credit, self._credited = float(self._most), time.monotonic()
         self._notes: dict[str, dict[str, Any]] = {}
         self._frame: tuple[int, bytes] | None = None
         self._unshown: deque[int] = deque()
@@ -104,6 +128,10 @@ class Member:
             event = await self._socket.receive()
             if event["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(event["code"], event.get("reason"))
+            if not self._within_rate():
+                log.warning("page %r: more than %d messages a second, hung up", self.page, self._most)
+                self.hang_up(CLOSE_FLOODING)
+                continue
             try:
                 if event.get("text") is None:
                     raise BadMessageError("a binary message", "JSON text")
@@ -112,12 +140,23 @@ class Member:
                 log.info("page %r: %s", self.page, error)
                 self.tell({"type": "error", "message": error.found, "expected": error.expected})
 
+    def _within_rate(self) -> bool:
+        """A bucket of a second's messages, refilled as time goes on."""
+        now = time.monotonic()
+        self._credit = min(self._most, self._credit + (now - self._credited) * self._most) - 1
+        self._credited = now
+        return self._credit >= 0
+
 
 class Audience:
     """Takes what pages say to the driver, and what the driver publishes to the pages."""
 
-    def __init__(self, driver: Driver, settings: PlaySettings, hello: dict[str, Any]) -> None:
+    def __init__(
+        self, driver: Driver, settings: PlaySettings, hello: dict[str, Any], extension: Extension | None = None
+    ) -> None:
         self._driver = driver
+        self._extension = extension
+        self._parser = Parser(extension.messages if extension else ())
         self._settings = settings
         self._hello = hello
         self._members: list[Member] = []
@@ -158,7 +197,7 @@ class Audience:
             member.offer(*self._newest)
 
     def _join(self, socket: WebSocket, page: str) -> Member:
-        member = Member(socket, page, self._settings.frames_in_flight)
+        member = Member(socket, page, self._settings)
         self._members.append(member)
         if self._operator is None:
             self._operator = member
@@ -193,23 +232,29 @@ class Audience:
             )
 
     def _hear(self, member: Member, text: str) -> None:
-        message = parse(text, max_bytes=self._settings.max_message_bytes)
+        message = self._parser.parse(text, max_bytes=self._settings.max_message_bytes)
         if isinstance(message, Ping):
             member.tell({"type": "pong", "time": message.time})
             return
         if isinstance(message, Shown):
             member.shown(message.sequence)
             return
+        if self._extension is not None and isinstance(message, self._extension.anyone):
+            self._extension.obey(message)
+            self._announce()
+            return
         if isinstance(message, Take) and self._operator is None:
             self._operator = member
         if self._operator is not member:
             whose = "another page drives" if self._operator is not None else "this page only watches"
-            raise BadMessageError(f"{message.type}: {whose}", f"{Take.form}, granted when nobody drives")
+            raise BadMessageError(
+                f"{type(message).__name__.lower()}: {whose}", f"{Take.form}, granted when nobody drives"
+            )
         self._obey(message)
         if not isinstance(message, Drive):
             self._announce()
 
-    def _obey(self, message: PageMessage) -> None:
+    def _obey(self, message: Message) -> None:
         match message:
             case Drive():
                 expected = len(self._driver.controls.columns)
@@ -228,3 +273,5 @@ class Audience:
                 self._driver.pause(message.paused)
             case Speed():
                 self._driver.hurry(message.unlimited)
+            case _ if self._extension is not None and isinstance(message, self._extension.messages):
+                self._extension.obey(message)

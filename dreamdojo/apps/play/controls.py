@@ -119,6 +119,27 @@ class Controls:
         springs = np.array([column.mode == "rate" for column in self.columns], dtype=bool)
         return np.where(springs, self.rest(None), command).astype(np.float32)
 
+    def action(self, command: np.ndarray, *, gain: float = 1.0) -> np.ndarray:
+        """The action `(a,)` float32, in the embodiment's units, of a command whose rates are taken `gain` times."""
+        at_rest = self.relaxed(command)
+        return self.embodiment.denormalize_action(at_rest + gain * (command - at_rest))
+
+    def still(self, action: np.ndarray, state: np.ndarray | None) -> np.ndarray:
+        """The action that stops a body which did `action` and is in `state` (both in its units).
+
+        Rates are at rest, targets stay where the body is measured to be (where they were put, if nothing measures
+        them), and a gripper keeps its hold.
+        """
+        before = np.clip(self.embodiment.normalize_action(action), -1.0, 1.0)
+        stopped = self.relaxed(before)
+        if state is not None:
+            targets = np.array([column.mode == "target" for column in self.columns], dtype=bool)
+            measured = np.concatenate(
+                [[self._measured_by(field) is not None] * field.size for field in self.embodiment.action]
+            ).astype(bool)
+            stopped = np.where(targets & measured, self.rest(state), stopped)
+        return self.embodiment.denormalize_action(stopped.astype(np.float32))
+
     def _measured_by(self, field: Field) -> str | None:
         for other in self.embodiment.state:
             same = other.name == field.name and other.size == field.size

@@ -1,13 +1,12 @@
-"""The one thread that steps the worlds.
+"""The one thread that steps what is driven.
 
-Worlds are bound by computation and not thread-safe, so everything that touches them happens here; every other method
-only says what is wanted and returns. One turn takes the newest command, repeats it for the `k` actions of each world's
-step, and publishes a frame per action.
+Worlds and robots are bound by computation and not thread-safe, so everything that touches them happens here; every
+other method only says what is wanted and returns. One turn takes the newest command, advances the vehicle under it and
+publishes a frame per action. Of several vehicles one is driven at a time: its name is the session's mode.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import threading
@@ -16,16 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
 
 from dreamdojo.apps.play.controls import Controls
-from dreamdojo.apps.play.messages import Command, Frame, Picture, SessionState, View
-from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start
-from dreamdojo.errors import DataError, DreamDojoError
-from dreamdojo.video import colour_depth
-from dreamdojo.world import Observation, Prediction
+from dreamdojo.apps.play.messages import Command, Frame, SessionState
+from dreamdojo.apps.play.settings import PlaySettings, Start
+from dreamdojo.apps.play.vehicle import Shot, Vehicle
+from dreamdojo.errors import DreamDojoError
 
 log = logging.getLogger(__name__)
 
@@ -42,23 +37,15 @@ class Timed:
 
 
 class Driver:
-    """Steps all worlds in lockstep, under one command, while somebody watches."""
+    """Drives one vehicle at a time, under one command, while somebody watches. The first is the one to begin with."""
 
-    def __init__(
-        self,
-        worlds: Mapping[str, PlayWorld],
-        starts: Sequence[Start],
-        settings: PlaySettings,
-        controls: Controls,
-    ) -> None:
-        self._worlds = dict(worlds)
+    def __init__(self, vehicles: Mapping[str, Vehicle], starts: Sequence[Start], settings: PlaySettings) -> None:
+        self._vehicles = dict(vehicles)
         self._starts = starts
         self._settings = settings
-        self._controls = controls
-        first = next(iter(self._worlds.values())).world
-        self._fps = first.fps
+        first = next(iter(self._vehicles.values()))
+        self._controls = first.controls
         self._rate = settings.rate or first.fps
-        self._actions_per_turn = math.lcm(*(play.world.actions_per_step for play in self._worlds.values()))
 
         # what is wanted, and where things stand: guarded by the condition
         self._changed = threading.Condition()
@@ -70,18 +57,25 @@ class Driver:
         self._failure: str | None = None
         self._episode = 0
         self._start = 0
-        self._rest = controls.rest(None)
+        self._mode = next(iter(self._vehicles))
+        self._rest = self._controls.rest(None)
         self._command = Command(values=self._rest)
         self._command_at = -math.inf
 
         # only the driving thread touches these
         self._sequence = 0
         self._index = 0
+        self._moving: Vehicle | None = None
 
     @property
     def controls(self) -> Controls:
         """What the operator's commands mean."""
         return self._controls
+
+    @property
+    def vehicles(self) -> Mapping[str, Vehicle]:
+        """What can be driven, by mode."""
+        return self._vehicles
 
     @property
     def rate(self) -> float:
@@ -109,6 +103,12 @@ class Driver:
         """Start anew from the start of this number, or from the last one."""
         with self._changed:
             self._reset_to = self._start if start is None else start
+            self._changed.notify_all()
+
+    def switch(self, mode: str) -> None:
+        """Drive the vehicle of this name, from the start where the session last started."""
+        with self._changed:
+            self._mode, self._reset_to = mode, self._start
             self._changed.notify_all()
 
     def pause(self, paused: bool) -> None:
@@ -140,6 +140,7 @@ class Driver:
                 state = "paused" if self._paused else "running"
             return SessionState(
                 state=state,
+                mode=self._mode,
                 paused=self._paused,
                 unlimited=self._unlimited,
                 episode=self._episode,
@@ -155,19 +156,23 @@ class Driver:
         turn_at = time.monotonic()
         while True:
             with self._changed:
-                if not self._has_work():
-                    self._changed.wait_for(self._has_work)
-                    turn_at = time.monotonic()
-                while self._may_step() and (wait := turn_at - time.monotonic()) > 0:
-                    self._changed.wait(wait)
-                if self._stopping:
-                    return
-                if not self._has_work():
-                    continue
-                start = self._reset_to
+                must_halt = self._moving is not None and not self._may_step()
+                if not must_halt:
+                    if not self._has_work():
+                        self._changed.wait_for(self._has_work)
+                        turn_at = time.monotonic()
+                    while self._may_step() and (wait := turn_at - time.monotonic()) > 0:
+                        self._changed.wait(wait)
+                    if self._stopping and self._moving is None:
+                        return
+                    if not self._has_work() or self._stopping:
+                        continue
+                start, mode = self._reset_to, self._mode
             try:
-                if start is not None:
-                    self._begin(start, publish)
+                if must_halt:
+                    self._halt()
+                elif start is not None:
+                    self._begin(start, mode, publish)
                     turn_at = time.monotonic()
                 else:
                     # a step that took longer than its turn is not made up for: the worlds fall behind the clock
@@ -186,79 +191,52 @@ class Driver:
         stands = self._stopping or self._paused or self._failure is not None or self._reset_to is not None
         return self._watched and not stands
 
-    def _begin(self, start: int, publish: Callable[[Timed | SessionState], None]) -> None:
-        chosen = self._starts[start]
-        observations = {
-            name: play.world.reset(chosen.observation if play.from_observation else None, seed=chosen.seed)
-            for name, play in self._worlds.items()
-        }
-        states = [observation.state for observation in observations.values() if observation.state is not None]
-        rest = self._controls.rest(states[0][0, -1].cpu().numpy() if states else None)
+    def _halt(self) -> None:
+        vehicle, self._moving = self._moving, None
+        if vehicle is not None:
+            vehicle.halt()
+
+    def _begin(self, start: int, mode: str, publish: Callable[[Timed | SessionState], None]) -> None:
+        rest, shot = self._vehicles[mode].begin(self._starts[start])
         with self._changed:
             self._failure = None
             self._episode += 1
             self._start = start
             self._rest = rest
             self._command = Command(values=rest)
-            if self._reset_to == start:
+            if self._reset_to == start and self._mode == mode:
                 self._reset_to = None
             command = self._command
         self._index = 0
         publish(self.state())
-        views = tuple(self._view(name, seen, -1, None) for name, seen in observations.items())
-        publish(Timed(frame=self._frame(command, views), delay=0.0))
+        publish(Timed(frame=self._frame(mode, command, shot), delay=0.0))
 
     def _turn(self, publish: Callable[[Timed | SessionState], None]) -> float:
-        """Step every world by the same number of actions; returns the seconds that the turn should take."""
+        """Advance the vehicle; returns the seconds that the turn should take."""
         with self._changed:
             if time.monotonic() - self._command_at > self._settings.command_timeout:
                 self._let_go()
-            command, unlimited = self._command, self._unlimited
+            command, unlimited, mode = self._command, self._unlimited, self._mode
+        vehicle = self._moving = self._vehicles[mode]
         began = time.perf_counter()
-        views = [self._advance(name, play, command) for name, play in self._worlds.items()]
+        shots = vehicle.advance(command)
         took = time.perf_counter() - began
-        interval = took / self._actions_per_turn if unlimited else 1 / self._rate
-        for i, shown in enumerate(zip(*views, strict=True)):
+        interval = took / len(shots) if unlimited else 1 / self._rate
+        for i, shot in enumerate(shots):
             self._index += 1
-            publish(Timed(frame=self._frame(command, shown), delay=i * interval))
-        return self._actions_per_turn / (MAX_RATE if unlimited else self._rate)
+            publish(Timed(frame=self._frame(mode, command, shot), delay=i * interval))
+        return len(shots) / (MAX_RATE if unlimited else self._rate)
 
-    def _advance(self, name: str, play: PlayWorld, command: Command) -> list[View]:
-        world = play.world
-        at_rest = self._controls.relaxed(command.values)
-        scaled = at_rest + self._settings.gain * (command.values - at_rest)
-        action = torch.from_numpy(world.embodiment.denormalize_action(scaled))
-        views = []
-        for _ in range(self._actions_per_turn // world.actions_per_step):
-            began = time.perf_counter()
-            seen = world.step(action.repeat(1, world.actions_per_step, 1))
-            step_ms = 1000 * (time.perf_counter() - began)
-            views += [self._view(name, seen, i, step_ms) for i in range(world.actions_per_step)]
-        return views
-
-    def _view(self, name: str, seen: Observation | Prediction, i: int, step_ms: float | None) -> View:
-        uncertainty = seen.uncertainty if isinstance(seen, Prediction) else None
-        return View(
-            world=name,
-            pictures=tuple(
-                Picture(camera=camera, data=encode(picture, self._settings))
-                for camera, picture in shown(self._worlds[name], seen, i)
-            ),
-            step_ms=step_ms,
-            state=None if seen.state is None else tuple(seen.state[0, i].tolist()),
-            state_source=seen.state_source if isinstance(seen, Prediction) else None,
-            uncertainty=None if uncertainty is None else float(uncertainty[0, i]),
-        )
-
-    def _frame(self, command: Command, views: tuple[View, ...]) -> Frame:
+    def _frame(self, mode: str, command: Command, shot: Shot) -> Frame:
         self._sequence += 1
         return Frame(
             sequence=self._sequence,
             episode=self._episode,
             index=self._index,
-            time=self._index / self._fps,
+            time=self._index / self._vehicles[mode].fps,
             command=command,
-            views=views,
+            views=shot.views,
+            notes=shot.notes,
         )
 
     def _let_go(self) -> None:
@@ -271,32 +249,3 @@ class Driver:
             self._failure = reason
             self._reset_to = None
         publish(self.state())
-
-
-def shown(play: PlayWorld, seen: Observation | Prediction, i: int) -> list[tuple[str, Tensor]]:
-    """The pictures `c h w` uint8 of frame i, each with its name, in the order of `picture_names`.
-
-    Raises:
-        DataError: if depth is to be shown and the world gives none.
-    """
-    pictures = [seen.frames[camera][0, i] for camera in play.world.cameras]
-    if play.depth_span is not None:
-        if seen.depth is None:
-            raise DataError(f"world {play.label!r} is to show depth and gave none: leave its depth_span out")
-        for camera in play.world.cameras:
-            coloured = colour_depth(seen.depth[camera][0, i, 0].cpu().numpy(), *play.depth_span)
-            pictures.append(torch.from_numpy(coloured).permute(2, 0, 1))
-    return list(zip(play.picture_names, pictures, strict=True))
-
-
-def encode(picture: Tensor, settings: PlaySettings) -> bytes:
-    """A picture `c h w` uint8 in the session's encoding."""
-    image = Image.fromarray(picture.permute(1, 2, 0).contiguous().cpu().numpy())
-    buffer = io.BytesIO()
-    if settings.encoding == "webp-lossless":
-        image.save(buffer, "WEBP", lossless=True, quality=0, method=0)
-    elif settings.encoding == "webp":
-        image.save(buffer, "WEBP", quality=settings.quality, method=0)
-    else:
-        image.save(buffer, "JPEG", quality=settings.quality, subsampling=0)
-    return buffer.getvalue()

@@ -10,12 +10,14 @@ controls, starts), `session` (whenever it changes), `pong` and `error`, and each
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import operator
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -27,12 +29,15 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Normalized = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 
 
-class _Message(BaseModel):
+class Message(BaseModel):
+    """A message from a page; `type` tells which."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
     form: ClassVar[str]
+    """What one looks like, for the answer to one that does not."""
 
 
-class Drive(_Message):
+class Drive(Message):
     """The operator's command from now on."""
 
     form = (
@@ -49,7 +54,7 @@ class Drive(_Message):
     """The page's own clock, returned with the frame."""
 
 
-class Reset(_Message):
+class Reset(Message):
     """Start anew, from `start` or from where the session last started."""
 
     form = '{"type": "reset", "start": number of a start, or null for the same one}'
@@ -57,7 +62,7 @@ class Reset(_Message):
     start: Counter | None = None
 
 
-class Pause(_Message):
+class Pause(Message):
     """Stop the worlds, or let them go on."""
 
     form = '{"type": "pause", "paused": true or false}'
@@ -65,7 +70,7 @@ class Pause(_Message):
     paused: bool
 
 
-class Speed(_Message):
+class Speed(Message):
     """Real time, or as fast as the worlds go."""
 
     form = '{"type": "speed", "unlimited": true or false}'
@@ -73,14 +78,14 @@ class Speed(_Message):
     unlimited: bool
 
 
-class Take(_Message):
+class Take(Message):
     """A viewer asks to drive; granted when nobody does."""
 
     form = '{"type": "take"}'
     type: Literal["take"]
 
 
-class Shown(_Message):
+class Shown(Message):
     """The page has shown this frame and those before it; only then do more follow."""
 
     form = '{"type": "shown", "sequence": number of a frame}'
@@ -88,7 +93,7 @@ class Shown(_Message):
     sequence: Counter
 
 
-class Ping(_Message):
+class Ping(Message):
     """Asks for a `pong` with the same time."""
 
     form = '{"type": "ping", "time": milliseconds}'
@@ -96,10 +101,8 @@ class Ping(_Message):
     time: Finite
 
 
-PageMessage = Drive | Reset | Pause | Speed | Take | Shown | Ping
-
-_FORMS = {"drive": Drive, "reset": Reset, "pause": Pause, "speed": Speed, "take": Take, "shown": Shown, "ping": Ping}
-_ADAPTER: TypeAdapter[PageMessage] = TypeAdapter(Annotated[PageMessage, Field(discriminator="type")])
+MESSAGES: tuple[type[Message], ...] = (Drive, Reset, Pause, Speed, Take, Shown, Ping)
+"""Those of `dreamdojo play`."""
 
 
 class BadMessageError(DataError):
@@ -111,25 +114,36 @@ class BadMessageError(DataError):
         self.expected = expected
 
 
-def parse(text: str, *, max_bytes: int) -> PageMessage:
-    """A page's message.
+class Parser:
+    """Reads the messages of a page: those of play, and `more` that an app adds."""
 
-    Raises:
-        BadMessageError: saying what was found and what was expected.
-    """
-    size = len(text.encode())
-    if size > max_bytes:
-        raise BadMessageError(f"a message of {size} bytes", f"at most {max_bytes}")
-    try:
-        return _ADAPTER.validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        kind, *where = [str(part) for part in first["loc"]] or [""]
-        if kind in _FORMS:
-            place = ".".join(where)
-            raise BadMessageError(f"{kind}{'.' + place if place else ''}: {first['msg']}", _FORMS[kind].form) from error
-        forms = "one of " + ", ".join(message.form for message in _FORMS.values())
-        raise BadMessageError(f"not a message: {first['msg']}", forms) from error
+    def __init__(self, more: Sequence[type[Message]] = ()) -> None:
+        kinds = (*MESSAGES, *more)
+        self._forms = {get_args(kind.model_fields["type"].annotation)[0]: kind.form for kind in kinds}
+        union: Any = functools.reduce(operator.or_, kinds)
+        self._adapter: TypeAdapter[Message] = TypeAdapter(Annotated[union, Field(discriminator="type")])  # pyright: ignore
+
+    def parse(self, text: str, *, max_bytes: int) -> Message:
+        """A page's message.
+
+        Raises:
+            BadMessageError: saying what was found and what was expected.
+        """
+        size = len(text.encode())
+        if size > max_bytes:
+            raise BadMessageError(f"a message of {size} bytes", f"at most {max_bytes}")
+        try:
+            return self._adapter.validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            kind, *where = [str(part) for part in first["loc"]] or [""]
+            if kind in self._forms:
+                place = ".".join(where)
+                found = f"{kind}{'.' + place if place else ''}: {first['msg']}"
+                raise BadMessageError(found, self._forms[kind]) from error
+            raise BadMessageError(
+                f"not a message: {first['msg']}", "one of " + ", ".join(self._forms.values())
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +189,8 @@ class Frame:
     """Seconds since the reset, in the world."""
     command: Command
     views: tuple[View, ...]
+    notes: Mapping[str, Any] | None = None
+    """What else the vehicle tells the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +198,8 @@ class SessionState:
     """Where the session stands, apart from its pictures."""
 
     state: Literal["resetting", "running", "paused", "failed"]
+    mode: str
+    """Which vehicle is driven."""
     paused: bool
     unlimited: bool
     episode: int
@@ -220,6 +238,7 @@ def pack(frame: Frame) -> bytes:
             }
             for view in frame.views
         ],
+        "notes": frame.notes,
     }
     encoded = json.dumps(header, separators=(",", ":")).encode()
     pictures = [picture.data for view in frame.views for picture in view.pictures]

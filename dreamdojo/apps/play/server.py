@@ -20,11 +20,11 @@ from fastapi import FastAPI, HTTPException, Query, Request, Response, WebSocket
 from fastapi.staticfiles import StaticFiles
 from PIL import Image
 
-from dreamdojo.apps.play.audience import Audience
-from dreamdojo.apps.play.controls import Controls
+from dreamdojo.apps.play.audience import Audience, Extension
 from dreamdojo.apps.play.driver import Driver, Timed
 from dreamdojo.apps.play.messages import SessionState
 from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start, is_loopback
+from dreamdojo.apps.play.worlds import Worlds
 from dreamdojo.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -36,20 +36,26 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 CLOSE_FOREIGN = 4403
-"""WebSocket close code for a page that came from another site."""
+"""WebSocket close code for a page that came from another site, or does not know the token."""
 
 
 def create_app(worlds: Mapping[str, PlayWorld], starts: Sequence[Start], settings: PlaySettings) -> FastAPI:
-    """The page and its WebSocket. The worlds are stepped from a thread that lives as long as the app runs.
+    """The page and its WebSocket, with worlds to drive.
 
     Raises:
         ConfigError: if the worlds cannot be driven together, or a start does not say what a world needs.
     """
-    _check(worlds, starts)
-    first = next(iter(worlds.values())).world
-    controls = Controls.of(first.embodiment, screen_right=settings.screen_right, screen_up=settings.screen_up)
-    driver = Driver(worlds, starts, settings, controls)
-    audience = Audience(driver, settings, _hello(worlds, starts, settings, driver))
+    check_worlds(worlds, starts)
+    driver = Driver({"worlds": Worlds(worlds, settings)}, starts, settings)
+    return create_page(driver, starts, settings)
+
+
+def create_page(
+    driver: Driver, starts: Sequence[Start], settings: PlaySettings, extension: Extension | None = None
+) -> FastAPI:
+    """The page and its WebSocket. The driver works in a thread that lives as long as the app runs."""
+    hello = _hello(starts, settings, driver) | ({extension.name: dict(extension.hello)} if extension else {})
+    audience = Audience(driver, settings, hello, extension)
     thumbnails = [_png(start) for start in starts]
 
     @contextlib.asynccontextmanager
@@ -81,8 +87,16 @@ def create_app(worlds: Mapping[str, PlayWorld], starts: Sequence[Start], setting
         return Response(thumbnails[number], media_type="image/png")
 
     @app.websocket("/ws")
-    async def connect(websocket: WebSocket, page: Annotated[str, Query(max_length=64)] = "") -> None:
+    async def connect(
+        websocket: WebSocket,
+        page: Annotated[str, Query(max_length=64)] = "",
+        token: Annotated[str, Query(max_length=128)] = "",
+    ) -> None:
         await websocket.accept()
+        if settings.token is not None and not secrets.compare_digest(token.encode(), settings.token.encode()):
+            log.warning("refused a page without the token, from %s", websocket.client)
+            await websocket.close(CLOSE_FOREIGN, "the address lacks the token")
+            return
         if not _is_own_page(websocket, settings):
             log.warning("refused a page from %s", websocket.headers.get("origin"))
             await websocket.close(CLOSE_FOREIGN, "the page comes from another site")
@@ -94,6 +108,8 @@ def create_app(worlds: Mapping[str, PlayWorld], starts: Sequence[Start], setting
         log.info("refused a connection to /%r", path)
         await websocket.close()
 
+    if extension is not None:
+        app.mount(f"/{extension.name}", StaticFiles(directory=extension.folder))
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     return app
 
@@ -111,8 +127,23 @@ def serve(
     Raises:
         ConfigError: if the worlds or starts do not fit together, or the address cannot be listened on.
     """
+    serve_app(create_app(worlds, starts, settings), settings, announce=announce, stop=stop)
+
+
+def serve_app(
+    app: FastAPI,
+    settings: PlaySettings,
+    *,
+    announce: Callable[[str], None] | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Serve a page until Ctrl-C, or until `stop` is set; `announce` gets the address as soon as the page answers.
+
+    Raises:
+        ConfigError: if the address cannot be listened on.
+    """
     config = uvicorn.Config(
-        create_app(worlds, starts, settings),
+        app,
         log_level="warning",
         ws_max_size=4 * settings.max_message_bytes,
         ws_per_message_deflate=False,
@@ -120,6 +151,8 @@ def serve(
     )
     with _listen(settings) as listener:
         url = f"http://{_netloc(settings.host, listener.getsockname()[1])}"
+        if settings.token is not None:
+            url += f"/?token={settings.token}"
         server = _Server(config, lambda: (announce or _log_address)(url), stop or threading.Event())
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
@@ -174,7 +207,12 @@ def _is_own_page(websocket: WebSocket, settings: PlaySettings) -> bool:
     return settings.allow_remote or is_loopback(urlsplit(f"//{host}").hostname or "")
 
 
-def _check(worlds: Mapping[str, PlayWorld], starts: Sequence[Start]) -> None:
+def check_worlds(worlds: Mapping[str, PlayWorld], starts: Sequence[Start]) -> None:
+    """Refuse worlds that cannot be driven together.
+
+    Raises:
+        ConfigError: saying why.
+    """
     if not worlds or not starts:
         raise ConfigError(f"expected at least one world and one start, got {len(worlds)} and {len(starts)}")
     (name, first), *others = worlds.items()
@@ -195,26 +233,16 @@ def _check(worlds: Mapping[str, PlayWorld], starts: Sequence[Start]) -> None:
                 raise ConfigError(f"world {name} starts from an observation, and start {start.name!r} has none")
 
 
-def _hello(
-    worlds: Mapping[str, PlayWorld], starts: Sequence[Start], settings: PlaySettings, driver: Driver
-) -> dict[str, Any]:
-    embodiment = driver.controls.embodiment
+def _hello(starts: Sequence[Start], settings: PlaySettings, driver: Driver) -> dict[str, Any]:
     return {
         "type": "hello",
         "session": secrets.token_hex(8),
         "media_type": "image/jpeg" if settings.encoding == "jpeg" else "image/webp",
-        "embodiment": embodiment.name,
+        "embodiment": driver.controls.embodiment.name,
         "rate": driver.rate,
         "controls": [asdict(column) for column in driver.controls.columns],
         "worlds": [
-            {
-                "name": name,
-                "label": play.label,
-                "cameras": list(play.picture_names),
-                "depth": 0 if play.depth_span is None else len(play.world.cameras),
-                "state": play.world.embodiment.state_names(),
-            }
-            for name, play in worlds.items()
+            {"mode": mode, **asdict(panel)} for mode, vehicle in driver.vehicles.items() for panel in vehicle.panels
         ],
         "starts": [{"name": start.name, "thumbnail": f"starts/{i}.png"} for i, start in enumerate(starts)],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,7 +70,7 @@ class PlaySettings:
     port: int = 8642
     """Port to listen on; 0 takes a free one."""
     allow_remote: bool = False
-    """Whether `host` may be reachable from other machines. Whoever can reach it can drive."""
+    """Whether `host` may be reachable from other machines. Whoever knows the token can drive."""
     rate: float | None = None
     """Frames per second at normal speed; None is the worlds' own rate, which is real time."""
     screen_right: Direction = "-y"
@@ -89,6 +90,11 @@ class PlaySettings:
     """Seconds after which velocities fall to rest when the operator's page says nothing."""
     max_message_bytes: int = 16_384
     """Longest message taken from a page."""
+    messages_per_second: int = 300
+    """Messages taken from a page in a second; one that says more is hung up on."""
+    token: str | None = None
+    """What a page must know to connect, as `?token=` of its address; None lets everyone in who can reach it. Where
+    other machines can, there is always one: a random one, unless it is given."""
 
     def __post_init__(self) -> None:
         if self.rate is not None and not 0 < self.rate <= 240:
@@ -108,6 +114,10 @@ class PlaySettings:
                 f"host {self.host} can be reached from other machines, and whoever reaches the page drives. "
                 "Use 127.0.0.1, or set allow_remote if that is what you want."
             )
+        if self.messages_per_second < 10:
+            raise ConfigError(f"messages_per_second must be at least 10, got {self.messages_per_second}")
+        if self.token is None and not is_loopback(self.host):
+            object.__setattr__(self, "token", secrets.token_urlsafe(16))
 
 
 def is_loopback(host: str) -> bool:

@@ -34,6 +34,8 @@ export class Link {
     const url = new URL("ws", location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.searchParams.set("page", this.#page);
+    const token = new URLSearchParams(location.search).get("token");
+    if (token) url.searchParams.set("token", token);
     const socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;

@@ -22,6 +22,9 @@ let commandId = 0;
 let sent = { values: [], at: 0 };
 let unanswered = []; // { id, at } of changed commands that no frame has answered yet
 let stepped = performance.now();
+let extension = null; // what an app adds to the page: a module with the methods that are called below, each optional
+
+let queue = Promise.resolve(); // an extension takes a moment to load, and nothing overtakes the hello
 
 const link = new Link({
   open() {
@@ -35,6 +38,7 @@ const link = new Link({
     meters.still();
     if (!hello) return;
     stage.badge("Connection lost");
+    extension?.release();
     inputs.release();
     inputs.advance(0);
     panel.darken();
@@ -42,19 +46,21 @@ const link = new Link({
     enable(false);
   },
   text(message) {
-    if (message.type === "hello") greet(message);
-    else if (message.type === "session") follow(message);
+    if (message.type === "hello") queue = queue.then(() => greet(message));
+    else if (message.type === "session") queue = queue.then(() => follow(message));
     else if (message.type === "error") toast(message.message, `Expected ${message.expected}`);
   },
   frame(header, pictures) {
-    meters.arrived(header);
-    stage.show(header, pictures);
+    queue = queue.then(() => {
+      meters.arrived(header);
+      stage.show(header, pictures);
+    });
   },
   trip: (ms) => meters.trip(ms),
 });
 
 // The server describes itself once per connection; the page is built anew only if it is another server.
-function greet(message) {
+async function greet(message) {
   const same = JSON.stringify(message) === JSON.stringify(hello);
   session = null;
   if (same) return;
@@ -75,6 +81,10 @@ function greet(message) {
   find("embodiment").textContent = hello.embodiment;
   showStarts();
   prepareReadout();
+  if (message.cockpit) {
+    const { Cockpit } = await import("./cockpit/cockpit.js");
+    extension = new Cockpit({ hello, link, inputs, stage, toast, driving, session: () => session, take: advance });
+  }
 }
 
 function follow(message) {
@@ -88,12 +98,15 @@ function follow(message) {
     sent = { values: [...message.command], at: 0 };
     unanswered = [];
   }
+  stage.setMode(message.mode);
   showSession();
+  extension?.follow(message);
 }
 
 function drew(header) {
   link.send({ type: "shown", sequence: header.sequence });
   meters.drew(header);
+  extension?.drew(header);
   const answered = unanswered.filter(({ id }) => id <= header.command.id);
   if (answered.length && driving()) meters.latency(performance.now() - answered[0].at);
   unanswered = unanswered.filter(({ id }) => id > header.command.id);
@@ -110,7 +123,8 @@ function driving() {
 
 // Commands
 
-function advance() {
+// `at` is when the event happened that moves the command
+function advance(at = performance.now()) {
   if (!driving()) return;
   const now = performance.now();
   inputs.advance(Math.min(0.1, (now - stepped) / 1000));
@@ -119,7 +133,10 @@ function advance() {
   if (changed || (inputs.moving && now - sent.at > HEARTBEAT)) {
     commandId += 1;
     sent = { values: [...inputs.values], at: now };
-    if (changed && session.state === "running") unanswered.push({ id: commandId, at: now });
+    if (changed && session.state === "running") {
+      unanswered.push({ id: commandId, at });
+      extension?.commanded(commandId, at);
+    }
     link.send({ type: "drive", episode: session.episode, id: commandId, time: now, values: sent.values });
   }
   panel.show((role) => inputs.amount(role), inputs.values);
@@ -127,6 +144,7 @@ function advance() {
 
 function everyFrame() {
   if (driving()) {
+    extension?.poll();
     for (const button of inputs.poll()) gamepadButtons[button]();
     advance();
   }
@@ -175,6 +193,7 @@ addEventListener("keydown", (event) => {
   const inSlider = event.target.matches("input") && /^Arrow|^Page|^Home|^End/.test(event.code);
   const onButton = event.target.matches("button, summary") && (event.code === "Space" || event.code === "Enter");
   if (inSlider || onButton) return;
+  if (extension?.press(event)) return;
   if (event.code === "KeyV" && !event.repeat) pixels();
   if (event.code === "KeyB" && !event.repeat && stage?.hasDepth) depth();
   if (!driving()) return;
@@ -186,19 +205,21 @@ addEventListener("keydown", (event) => {
     event.preventDefault();
   }
   panel.light(event.code, true);
-  advance();
+  advance(event.timeStamp);
 });
 
 addEventListener("keyup", (event) => {
   if (!inputs) return;
+  extension?.lift(event);
   inputs.fine = event.shiftKey;
   inputs.lift(event.code);
   panel.light(event.code, false);
-  advance();
+  advance(event.timeStamp);
 });
 
 // a key that goes up while the page is not looking would stay down
 function letGo() {
+  extension?.release();
   inputs?.release();
   panel?.darken();
   advance();
@@ -287,7 +308,8 @@ function fillReadout({ views }) {
   if (readout.hidden || !readout.open) return;
   const names = JSON.parse(readout.dataset.names);
   const rows = readout.querySelector("tbody").rows;
-  views.forEach(({ state }, column) => {
+  views.forEach(({ world, state }) => {
+    const column = hello.worlds.findIndex(({ name }) => name === world);
     hello.worlds[column].state.forEach((name, i) => {
       rows[names.indexOf(name)].cells[column + 1].textContent = state?.[i]?.toFixed(3) ?? "–";
     });

@@ -34,8 +34,8 @@ export class Meters {
     const now = performance.now();
     this.#drawn.push(now);
     while (this.#drawn[0] < now - WINDOW) this.#drawn.shift();
-    const times = views.map((view) => view.step_ms);
-    if (!times.includes(null)) keep(this.#steps, times.reduce((a, b) => a + b, 0), NUM_STEPS);
+    const times = views.map((view) => view.step_ms).filter((ms) => ms !== null);
+    if (times.length) keep(this.#steps, times.reduce((a, b) => a + b, 0), NUM_STEPS);
     this.#find("clock").textContent = time.toFixed(1);
   }
 

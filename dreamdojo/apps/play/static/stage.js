@@ -6,7 +6,9 @@ import { Pad } from "./pad.js";
 export class Stage {
   #root;
   #mediaType;
-  #views = []; // { world, depth, canvas, context, ms, badge, figure }
+  #views = []; // { world, mode, depth, canvas, context, ms, badge, figure }
+  #mode = null;
+  #depth = true;
   #next = null;
   #busy = false;
 
@@ -32,8 +34,25 @@ export class Stage {
     return this.#views.some(({ depth }) => depth);
   }
 
+  // the views of a world, in order
+  of(world) {
+    return this.#views.filter((view) => view.world === world);
+  }
+
+  setMode(mode) {
+    this.#mode = mode;
+    this.#arrange();
+  }
+
   showDepth(wanted) {
-    for (const { depth, figure } of this.#views) figure.hidden = depth && !wanted;
+    this.#depth = wanted;
+    this.#arrange();
+  }
+
+  #arrange() {
+    for (const { mode, depth, figure, covered } of this.#views) {
+      figure.hidden = (depth && !this.#depth) || (this.#mode !== null && mode !== this.#mode) || Boolean(covered);
+    }
     const count = this.#views.filter(({ figure }) => !figure.hidden).length;
     this.#root.style.setProperty("--count", count);
     this.#root.style.setProperty("--narrow-count", Math.min(2, count));
@@ -44,6 +63,14 @@ export class Stage {
     if (this.#next) this.on.skipped(this.#next[0]);
     this.#next = [header, pictures];
     if (!this.#busy) this.#draw();
+  }
+
+  // Lay one view over another, or (over null) put it back beside the others.
+  cover(view, over) {
+    view.covered = Boolean(over);
+    (over ?? view).screen.append(view.canvas);
+    view.canvas.classList.toggle("ghost", Boolean(over));
+    this.#arrange();
   }
 
   badge(text) {
@@ -58,10 +85,10 @@ export class Stage {
       try {
         const blobs = pictures.map((bytes) => new Blob([bytes], { type: this.#mediaType }));
         const bitmaps = await Promise.all(blobs.map((blob) => createImageBitmap(blob)));
-        bitmaps.forEach((bitmap, i) => this.#paint(this.#views[i], bitmap));
         for (const { world, step_ms: ms } of header.views) {
-          const view = this.#views.find((candidate) => candidate.world === world);
-          view.ms.textContent = ms === null ? "" : `${ms.toFixed(1)} ms`;
+          const views = this.of(world);
+          for (const view of views) this.#paint(view, bitmaps.shift());
+          views[0].ms.textContent = ms === null ? "" : `${ms.toFixed(1)} ms`;
         }
       } catch (error) {
         this.on.failed(`A picture could not be read: ${error.message}`);
@@ -90,7 +117,7 @@ export class Stage {
     const caption = element("figcaption", {}, element("span", { class: "name" }, title), ms);
     const figure = element("figure", { class: `view tone-${tone % 4}` }, caption, screen);
     this.#root.append(figure);
-    this.#views.push({ world: world.name, depth, canvas, context: canvas.getContext("2d"), ms, badge, screen, figure });
+    this.#views.push({ world: world.name, mode: world.mode, depth, canvas, context: canvas.getContext("2d"), ms, badge, screen, figure });
     this.#listen(screen);
   }
 
