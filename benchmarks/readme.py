@@ -22,6 +22,8 @@ def main() -> None:
     put("README.md", "results", table(load("demo")))
     for page in ("README.md", "docs/published.md"):
         put(page, "parity", parity(load("parity")))
+    if (ROOT / "benchmarks" / "results" / "curation.json").is_file():
+        put("docs/curation.md", "curation", curation(load("curation")))
 
 
 def load(name: str) -> dict:
@@ -51,6 +53,56 @@ def parity(results: dict) -> str:
         f"({results['conditions']['machine']}, bfloat16, {results['date']}; another process ran beside it). "
         "The default of 35 steps has not been timed here.\n"
     )
+
+
+def curation(results: dict) -> str:
+    """What judging and writing video costs, and what 44,000 hours of it would."""
+    speeds, hours = results["metrics"]["speed"], 44_000
+    lines = ["| what | hours of video per core-hour | 44,000 hours | on 96 cores |", "| --- | --- | --- | --- |"]
+    for name, one in speeds.items():
+        if isinstance(one, dict) and "hours_per_core_hour" in one:
+            rate = one["hours_per_core_hour"]
+            lines.append(f"| {name} | {rate:.1f} | {hours / rate:,.0f} core-hours | {hours / rate / 96:,.1f} h |")
+    per = ", ".join(f"{name} {cost:.1f} ms" for name, cost in speeds["stages, per look of two frames, ms"].items())
+    lines += [
+        "",
+        f"One look of two frames at 320 px: {per}. {results['conditions']['machine']}, processor time, "
+        f"{results['date']}, commit {results['commit']}, other work ran beside it. The projection is a division: it "
+        "knows nothing of disks, networks or other film.",
+        "",
+        *right(results["metrics"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def right(metrics: dict) -> list[str]:
+    """How often each stage is right, on film whose truth is known."""
+
+    def share(one: dict) -> str:
+        if one["mean"] is None:
+            return "–"
+        return f"{one['mean']:.2f} [{one['low']:.2f}, {one['high']:.2f}], n = {one['count']}"
+
+    judged = {
+        "contact, under true hand boxes": metrics["contact"],
+        **{f"filter: {kind}": rates for kind, rates in metrics["filters"].items() if isinstance(rates, dict)},
+        "cuts": metrics["shots"],
+        "near-duplicates": metrics["duplicates"],
+    }
+    lines = ["| rendered truth | precision | recall |", "| --- | --- | --- |"]
+    lines += [f"| {name} | {share(one['precision'])} | {share(one['recall'])} |" for name, one in judged.items()]
+    clips, seen = metrics["contact"]["clips"], metrics["detector"]
+    wrong = round((1 - metrics["contact"]["precision"]["mean"]) * metrics["contact"]["precision"]["count"])
+    return [
+        *lines,
+        "",
+        f"Contact: of {clips['free']} clips in which nothing is touched, {wrong} were taken for contact; "
+        f"{clips['contact']} have contact, so precision depends on that mix. Detector: {seen['photos']['mean']:.0%} of "
+        f"{seen['photos']['count']} photographs of people with hands, {seen['robot clips kept']['mean']:.0%} of "
+        f"{seen['robot clips kept']['count']} clips of robot film kept, hands found in "
+        f"{seen['rendered hands, test']['mean']:.0%} of the dojo's renderings "
+        f"({seen['rendered hands, ood_lighting']['mean']:.0%} under unseen light): it does not take them for people's.",
+    ]
 
 
 def table(results: dict) -> str:

@@ -12,7 +12,7 @@ from dreamdojo.errors import ConfigError, DreamDojoError
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("dreamdojo.demo:Demo", "The whole chain: from video to a robot world model you can drive, and a report."),
     "simulate": ("dreamdojo.commands:Simulate", "Write datasets from the dojo: human video, robot episodes."),
-    "curate": ("dreamdojo.commands:Curate", "Turn video files into a dataset."),
+    "curate": ("dreamdojo.curate:Curate", "Turn video into a dataset of clips, with a reason for every one left out."),
     "train-tokenizer": ("dreamdojo.commands:TrainTokenizer", "Train the video tokenizer."),
     "encode": ("dreamdojo.commands:Encode", "Encode a dataset's frames to latents."),
     "train-latent-action": (

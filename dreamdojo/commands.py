@@ -15,7 +15,6 @@ from rich.console import Console
 
 from dreamdojo import foundation, stages
 from dreamdojo.convert.convert import ConvertSettings, convert
-from dreamdojo.curation.curate import CurateSettings, curate
 from dreamdojo.dataset.published import find_body
 from dreamdojo.dataset.read import Dataset, open_dataset
 from dreamdojo.dataset.split import split_episodes
@@ -195,23 +194,6 @@ class Simulate(Command):
             with progress_line(f"simulate {body}") as report:
                 result = simulate(settings, self.out / body, workers=self.workers, progress=report)
             console.print(str(result))
-
-
-@dataclass(kw_only=True)
-class Curate(Command):
-    """Turn video files into a dataset."""
-
-    videos: tyro.conf.Positional[Path]
-    """A folder of videos, or one video."""
-    out: Path
-    """The dataset to write."""
-    settings: Annotated[CurateSettings, tyro.conf.arg(name="")] = field(default_factory=CurateSettings)
-
-    def run(self) -> None:
-        """Curate."""
-        with progress_line("curate") as report:
-            result = curate(self.videos, self.out, self.settings, progress=lambda d, n: report(d, n, "videos"))
-        console.print(str(result))
 
 
 @dataclass(kw_only=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import dreamdojo
 from dreamdojo import stages
 from dreamdojo.commands import PresetCommand, all_episodes, console, play, train_and_test
-from dreamdojo.curation.curate import CurateSettings, curate
+from dreamdojo.curation import CurateSettings, curate
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.files import read_json, write_json
@@ -142,7 +142,7 @@ class Demo(PresetCommand):
             folder = run.folder / "data" / "human"
             if not folder.exists():
                 with run.progress("curate") as report:
-                    settings = CurateSettings(fps=self.preset.rate)
+                    settings = CurateSettings(fps=self.preset.rate, keep_work=False)
                     curate(self.human, folder, settings, progress=lambda d, n: report(d, n, "videos"))
             human = all_episodes(folder)
         train, held_out = train_and_test(robot, test_fraction=0.2, minutes=self.robot_minutes, camera=self.robot_camera)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,17 @@ class CurationReport:
     """Every input file, in the order of the dataset."""
     other_files: tuple[str, ...]
     """Files in the folder whose names are not those of videos; they were not opened."""
+    dropped_clips: dict[str, int] = field(default_factory=dict)
+    """Why clips were left out, and how many of them."""
+    identity: str = ""
+    """Changes with the videos and the settings."""
 
     def __str__(self) -> str:
         """One line for a person."""
+        dropped = ", ".join(f"{count} {kind}" for kind, count in self.dropped_clips.items())
         return (
             f"{len(self.kept)} of {len(self.videos)} videos kept: {self.num_clips} clips, {self.num_frames} frames -> "
-            f"{self.root}; curation.json there says why for each"
+            f"{self.root}; curation.json there says why for each" + (f". Left out: {dropped}" if dropped else "")
         )
 
     @property
@@ -79,6 +84,17 @@ class CurationReport:
     def num_frames(self) -> int:
         """Frames in the dataset."""
         return sum(video.num_frames for video in self.videos)
+
+    @classmethod
+    def from_dict(cls, root: Path, raw: dict[str, Any]) -> CurationReport:
+        """The inverse of `to_dict`."""
+        names = {each.name for each in dataclasses.fields(cls)} - {"root", "videos", "other_files"}
+        videos = tuple(
+            CuratedVideo(**{**video, "info": None if video["info"] is None else VideoInfo(**video["info"])})
+            for video in raw["videos"]
+        )
+        stated = {name: raw[name] for name in names if name in raw}
+        return cls(root=root, videos=videos, other_files=tuple(raw["other_files"]), **stated)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for `curation.json`; no path of this machine."""

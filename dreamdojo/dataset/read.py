@@ -179,6 +179,15 @@ class Dataset:
         camera = self.camera(camera)
         return self._read(episode_index, indices, self._pictures[camera], "rgb", size)
 
+    def video_of(self, episode_index: int, camera: str | None = None) -> tuple[Path, float]:
+        """The file that holds an episode's pictures, and the second in it at which the episode begins.
+
+        Raises:
+            DataError: if the camera or the episode does not exist.
+        """
+        span = self._record(episode_index).videos[self._pictures[self.camera(camera)]]
+        return span.path, span.start
+
     def depth(
         self,
         episode_index: int,

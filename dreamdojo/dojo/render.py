@@ -37,6 +37,8 @@ class Picture:
     """`(h, w)` uint8: 0 background, 1 table, 2 body, 3 and up the objects."""
     hand_pixels: int | None = None
     """How many of the body's pixels belong to its hand; with segmentation only."""
+    hand_box: tuple[float, float, float, float] | None = None
+    """Left, top, right, bottom of the visible hand in [0, 1]; with segmentation only, None where no hand is seen."""
 
 
 class Renderer:
@@ -93,7 +95,7 @@ class Renderer:
             return picture
         hand = labelled == HAND
         labelled[hand] = BODY
-        return replace(picture, segmentation=labelled, hand_pixels=int(hand.sum()))
+        return replace(picture, segmentation=labelled, hand_pixels=int(hand.sum()), hand_box=_box_around(hand))
 
     def close(self) -> None:
         """Free the graphics memory; the renderer cannot draw afterwards."""
@@ -130,6 +132,14 @@ class Renderer:
 def shared_renderer(body: str, size: int) -> Renderer:
     """The process's one renderer of a body: making one takes tenths of a second and graphics memory."""
     return Renderer(BODIES[body], size)
+
+
+def _box_around(mask: np.ndarray) -> tuple[float, float, float, float] | None:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    height, width = mask.shape
+    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
 
 
 def _metres(depth: np.ndarray, model: mujoco.MjModel) -> np.ndarray:

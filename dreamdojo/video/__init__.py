@@ -6,8 +6,11 @@ from dreamdojo.video.encode import VideoCodec, encode, encode_gray12
 from dreamdojo.video.join import VideoJoiner
 from dreamdojo.video.probe import VideoInfo, probe
 from dreamdojo.video.resize import Size, center_crop_box, resize
+from dreamdojo.video.sample import Look, PacketTable, look_at, look_at_keyframes, read_packets
 
 __all__ = [
+    "Look",
+    "PacketTable",
     "Size",
     "TimedFrame",
     "VideoCodec",
@@ -19,7 +22,10 @@ __all__ = [
     "encode",
     "encode_gray12",
     "iter_frames",
+    "look_at",
+    "look_at_keyframes",
     "probe",
     "read_frames",
+    "read_packets",
     "resize",
 ]

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from dreamdojo.video.container import ffmpeg_errors, frame_rate, open_video, shown_frames, unreadable
 
+_HDR_TRANSFERS = (16, 18)
+"""SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
@@ -28,6 +31,8 @@ class VideoInfo:
     """FFmpeg's name of the pixel layout, e.g. `yuv420p`."""
     rotation: int
     """Degrees counter-clockwise that the file asks a player to turn the picture; already applied to what we return."""
+    hdr: bool = False
+    """Whether brightness is coded for high dynamic range (PQ or HLG); shown as it is stored, it looks grey."""
 
 
 def probe(path: Path | str) -> VideoInfo:
@@ -64,4 +69,5 @@ def probe(path: Path | str) -> VideoInfo:
             codec=stream.codec_context.codec.canonical_name,
             pixel_format=first.format.name,
             rotation=int(first.rotation),
+            hdr=int(first.color_trc) in _HDR_TRANSFERS,
         )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dreamdojo.curation import CurateSettings, curate
-from dreamdojo.curation.curate import plan_clips
+from dreamdojo.curation.clips import plan_clips
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.video import VideoCodec, encode
@@ -29,7 +29,7 @@ def videos(tmp_path: Path) -> Path:
 
 
 def settings(**changes: object) -> CurateSettings:
-    return CurateSettings(**{"size": 32, "codec": FAST, "workers": 1, **changes})  # type: ignore[arg-type]
+    return CurateSettings(**{"size": 32, "codec": FAST, "workers": 0, **changes})  # type: ignore[arg-type]
 
 
 def test_a_folder_of_videos_becomes_one_dataset_at_one_rate_and_size(tmp_path: Path, videos: Path) -> None:

@@ -1,15 +1,21 @@
 """The HTML report: records in, one self-contained file out."""
 
 from dreamdojo.evaluation.report.blocks import (
+    Bar,
+    Bars,
     Block,
     Card,
     Cards,
     Cell,
     Clip,
+    ContactSheet,
     CurveGrid,
     Curves,
     DataSheet,
+    Histogram,
+    Histograms,
     Panel,
+    Photo,
     Report,
     Row,
     Section,
@@ -25,15 +31,21 @@ from dreamdojo.evaluation.report.pictures import error_frames, png_uri, strip_pi
 from dreamdojo.evaluation.report.render import duration, number, render, write_report
 
 __all__ = [
+    "Bar",
+    "Bars",
     "Block",
     "Card",
     "Cards",
     "Cell",
     "Clip",
+    "ContactSheet",
     "CurveGrid",
     "Curves",
     "DataSheet",
+    "Histogram",
+    "Histograms",
     "Panel",
+    "Photo",
     "Report",
     "Row",
     "Section",

@@ -170,7 +170,82 @@ class StageTimes:
     note: str = ""
 
 
-Block = Verdict | Cards | Text | Table | Curves | CurveGrid | VideoGrid | Strip | DataSheet | StageTimes
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A count."""
+
+    label: str
+    count: float
+    note: str = ""
+    tone: Tone | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """Counts under each other, to one scale."""
+
+    bars: tuple[Bar, ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """How many have which value; what was kept stands below what was dropped."""
+
+    title: str
+    edges: tuple[float, ...]
+    """Rising; one more than there are counts."""
+    kept: tuple[int, ...]
+    dropped: tuple[int, ...]
+    bar: float | None = None
+    """The threshold, where there is one."""
+
+    def __post_init__(self) -> None:
+        if not len(self.edges) == len(self.kept) + 1 == len(self.dropped) + 1:
+            raise ConfigError(f"histogram {self.title!r}: {len(self.edges)} edges for {len(self.kept)} counts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histograms:
+    """Several of them side by side."""
+
+    figures: tuple[Histogram, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """A picture with words under it."""
+
+    title: str
+    note: str
+    jpeg: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContactSheet:
+    """Pictures in rows."""
+
+    photos: tuple[Photo, ...]
+    title: str = ""
+    wide: bool = False
+    """Larger pictures, for looking at details."""
+
+
+Block = (
+    Bars
+    | Histograms
+    | ContactSheet
+    | Verdict
+    | Cards
+    | Text
+    | Table
+    | Curves
+    | CurveGrid
+    | VideoGrid
+    | Strip
+    | DataSheet
+    | StageTimes
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,3 +266,8 @@ class Report:
     facts: tuple[str, ...]
     """Short remarks under the title: preset, machine, commit, date."""
     sections: tuple[Section, ...]
+    footer: str = (
+        "Brackets are 95 % intervals over clips or episodes, which are the unit everywhere. A difference whose "
+        "interval contains zero is not claimed. “–” means that no clip has such a number."
+    )
+    """How to read it."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from html import escape
 from pathlib import Path
 
 from dreamdojo.evaluation.report.blocks import (
+    Bars,
     Block,
     Card,
     Cards,
     Cell,
     Clip,
+    ContactSheet,
     CurveGrid,
     Curves,
     DataSheet,
+    Histogram,
+    Histograms,
     Report,
     Section,
     StageTimes,
@@ -72,8 +77,7 @@ def render(report: Report) -> str:
 <main>
 {sections}
 </main>
-<footer>Brackets are 95 % intervals over clips or episodes, which are the unit everywhere. A difference whose interval
-contains zero is not claimed. “{NOTHING}” means that no clip has such a number.</footer>
+<footer>{escape(report.footer)}</footer>
 <script>{SCRIPT}</script>
 </body>
 </html>
@@ -132,6 +136,62 @@ def _block(block: Block) -> str:
             return f"<dl>{items}</dl>"
         case StageTimes():
             return _stage_times(block)
+        case Bars():
+            return _bars(block)
+        case Histograms():
+            return f'<div class="figures">{"".join(_histogram(figure) for figure in block.figures)}</div>'
+        case ContactSheet():
+            return _contact_sheet(block)
+
+
+def _bars(bars: Bars) -> str:
+    longest = max((bar.count for bar in bars.bars), default=1) or 1
+    rows = "".join(
+        f'<li class="{f"is-{bar.tone}" if bar.tone else ""}"><span>{escape(bar.label)}</span>'
+        f'<i><u style="width:{100 * bar.count / longest:.1f}%"></u></i>'
+        f"<b>{bar.count:g}</b><em>{escape(bar.note)}</em></li>"
+        for bar in bars.bars
+    )
+    return f'<figure><ul class="bars">{rows}</ul>{_caption(bars.caption)}</figure>'
+
+
+def _histogram(figure: Histogram) -> str:
+    """Stacked counts as SVG, with the threshold as a line."""
+    width, height, foot = 400.0, 150.0, 20.0
+    tallest = max((a + b for a, b in zip(figure.kept, figure.dropped, strict=True)), default=1) or 1
+    step, low, high = width / max(len(figure.kept), 1), figure.edges[0], figure.edges[-1]
+    parts = []
+    for number, (kept, dropped) in enumerate(zip(figure.kept, figure.dropped, strict=True)):
+        bottom = height
+        for count, colour in ((kept, "var(--good)"), (dropped, "var(--bad)")):
+            tall = count / tallest * (height - 4)
+            bottom -= tall
+            parts.append(
+                f'<rect x="{number * step + 0.5:.1f}" y="{bottom:.1f}" width="{step - 1:.1f}" height="{tall:.1f}" '
+                f'fill="{colour}" opacity="0.75"/>'
+            )
+    line = ""
+    if figure.bar is not None and low <= figure.bar <= high and high > low:
+        x = width * (figure.bar - low) / (high - low)
+        line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}" stroke="var(--ink)" stroke-dasharray="4 3"/>'
+    ticks = "".join(
+        f'<text x="{x}" y="{height + 15}" text-anchor="{anchor}" font-size="12" fill="var(--ink-2)">{value:.3g}</text>'
+        for x, anchor, value in ((0, "start", low), (width, "end", high))
+    )
+    svg = f'<svg viewBox="0 0 {width} {height + foot}" role="img">{"".join(parts)}{line}{ticks}</svg>'
+    return f'<figure class="figure"><div class="caption">{escape(figure.title)}</div>{svg}</figure>'
+
+
+def _contact_sheet(sheet: ContactSheet) -> str:
+    photos = "".join(
+        f'<div class="photo"><img loading="lazy" alt="{escape(photo.title)}" '
+        f'src="data:image/jpeg;base64,{base64.b64encode(photo.jpeg).decode()}">'
+        f"<b>{escape(photo.title)}</b><span>{escape(photo.note)}</span></div>"
+        for photo in sheet.photos
+    )
+    kind = "sheet wide" if sheet.wide else "sheet"
+    heading = f"<h3>{escape(sheet.title)}</h3>" if sheet.title else ""
+    return f'<figure>{heading}<div class="{kind}">{photos}</div></figure>'
 
 
 def _caption(text: str) -> str:

@@ -32,6 +32,7 @@ nav { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 26px; padding: 
 nav a { color: var(--ink-2); text-decoration: none; }
 nav a:hover { color: var(--ink); text-decoration: underline; }
 section { padding-top: 52px; }
+h3 { font-size: 17px; font-weight: 600; margin: 22px 0 10px; }
 h2 { font-size: 24px; line-height: 1.25; letter-spacing: -0.01em; margin: 0; }
 .lead { color: var(--ink-2); margin: 4px 0 20px; max-width: 46em; }
 p.text { max-width: 46em; }
@@ -67,6 +68,20 @@ td .range { display: block; font-size: 12px; color: var(--ink-3); line-height: 1
 td.is-good .number { color: var(--good); font-weight: 600; } td.is-bad .number { color: var(--bad); font-weight: 600; }
 td svg { display: block; width: 92px; max-width: 100%; height: 12px; margin: 3px 0 0 auto; }
 
+.bars { list-style: none; margin: 0; padding: 0; font-variant-numeric: tabular-nums; }
+.bars li { display: grid; grid-template-columns: minmax(9em, 16em) 1fr 4.5em; gap: 2px 14px;
+  padding: 5px 0; align-items: center; }
+.bars i { display: block; height: 16px; } .bars u { display: block; height: 100%; border-radius: 4px;
+  background: var(--line-1); min-width: 1px; }
+.bars .is-good u { background: var(--good); } .bars .is-bad u { background: var(--bad); opacity: 0.75; }
+.bars b { text-align: right; font-weight: 550; } .bars em { grid-column: 2 / -1; font-style: normal; font-size: 13px;
+  color: var(--ink-3); } .bars em:empty { display: none; }
+.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 16px 12px; }
+.sheet.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); }
+.photo img { display: block; width: 100%; border-radius: 8px; background: #000; }
+.photo b { display: block; font-size: 13px; font-weight: 550; line-height: 1.35; margin-top: 6px;
+  overflow-wrap: anywhere; }
+.photo span { font-size: 12px; line-height: 1.35; color: var(--ink-3); overflow-wrap: anywhere; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 16px; }
 .figure { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 12px 14px; }
 .figure svg { display: block; width: 100%; height: auto; }

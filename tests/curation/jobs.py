@@ -1,0 +1,21 @@
+"""Jobs that say by their name what becomes of them, in a module that other processes can import."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def work(job: str | Path, tell: Callable[[float], None]) -> object:
+    """`crash` and `hang` do so; a path that is not there yet kills the engine's worker; the rest gives the process."""
+    if job == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if job == "hang":
+        tell(0.01)
+        time.sleep(600)
+    if isinstance(job, Path) and not job.exists():
+        job.write_text(str(os.getppid()))
+        os.kill(os.getppid(), signal.SIGKILL)  # the engine's worker, not only the process it keeps
+        time.sleep(1)
+    return os.getpid()
