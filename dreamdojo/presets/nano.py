@@ -32,7 +32,7 @@ NANO = Preset(
     size=(64, 64),
     rate=10.0,
     data=DataAmounts(human_minutes=16, robot_minutes=5),
-    tokenizer=TokenizerConfig(latent_channels=4, width=32, spatial_factor=4, temporal_factor=1),
+    tokenizer=TokenizerConfig(latent_channels=8, width=32, spatial_factor=4, temporal_factor=1),
     tokenizer_training=_TOKENIZER_TRAINING,
     latent_action=LatentActionConfig(
         dim=128,
@@ -56,13 +56,13 @@ NANO = Preset(
         motion_emphasis=10.0,
     ),
     world_model=DiTConfig(
-        latent_channels=4,
-        dim=192,
+        latent_channels=8,
+        dim=256,
         num_heads=4,
         num_blocks=4,
         action_dim=16,
         actions_per_latent=1,
-        patch_size=2,
+        patch_size=4,
         modulation_rank=64,
         text_dim=None,
         mask_channels=False,
@@ -74,22 +74,23 @@ NANO = Preset(
         previous_latent=True,
     ),
     pretraining=WorldModelTraining(
-        fit=FitConfig(steps=450, batch_size=8, learning_rate=1.5e-3, compile=True),
+        fit=FitConfig(steps=1200, batch_size=8, learning_rate=1.5e-3, compile=True),
         latent_frames=5,
         context_noise=0.2,
         emphasis=1.0,
     ),
     posttraining=WorldModelTraining(
-        fit=FitConfig(steps=900, batch_size=8, learning_rate=1.2e-3, compile=True),
+        fit=FitConfig(steps=2500, batch_size=8, learning_rate=1.2e-3, compile=True),
         latent_frames=5,
         context_noise=0.2,
         emphasis=1.0,
+        own_context=0.5,
     ),
     human_share=0.25,
     student=StudentTraining(
-        fit=FitConfig(steps=120, batch_size=8, learning_rate=2e-4),
-        sampler=SamplerConfig(steps=2),
-        teacher=SamplerConfig(steps=8),
+        fit=FitConfig(steps=400, batch_size=8, learning_rate=2e-4),
+        sampler=SamplerConfig(steps=2, shift=1.0),
+        teacher=SamplerConfig(steps=8, shift=1.0),
         self_forcing=_SELF_FORCING,
         long_rollout=replace(_SELF_FORCING, shortest=12, longest=40),
     ),
@@ -104,9 +105,9 @@ NANO_FOUNDATION = replace(
     NANO,
     name="nano-foundation",
     data=DataAmounts(human_minutes=60, robot_minutes=20),
-    tokenizer_training=replace(_TOKENIZER_TRAINING, fit=_longer(_TOKENIZER_TRAINING.fit, 800)),
+    tokenizer_training=replace(_TOKENIZER_TRAINING, fit=_longer(_TOKENIZER_TRAINING.fit, 2500)),
     latent_action_training=replace(NANO.latent_action_training, fit=_longer(NANO.latent_action_training.fit, 3000)),
-    pretraining=replace(NANO.pretraining, fit=_longer(NANO.pretraining.fit, 1200)),
+    pretraining=replace(NANO.pretraining, fit=_longer(NANO.pretraining.fit, 6000)),
 )
 """The foundation of `nano` that ships: more data and more steps (`make weights`)."""
 
@@ -116,6 +117,6 @@ NANO_RGBD = replace(
     modality="rgbd",
     depth_tokenizer=replace(NANO.tokenizer, channels=1, latent_channels=2, width=16),
     depth_coding=DepthCoding(near=0.2, far=3.0),
-    world_model=replace(NANO.world_model, latent_channels=6),
+    world_model=replace(NANO.world_model, latent_channels=10),
 )
 """`nano` with metric depth, from a dataset that has it (`dreamdojo simulate --depth`)."""
