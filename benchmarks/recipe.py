@@ -72,24 +72,19 @@ ARMS = {
     "velocity": Arm({"prediction": "velocity", "previous_latent": False}),
     "no previous latent": Arm({"previous_latent": False}),
     "no context noise": Arm(training={"context_noise": 0.0}),
+    "context never its own": Arm(training={"own_context": 0.0}),
     "no emphasis": Arm(training={"emphasis": 0.0}),
     "emphasis 4": Arm(training={"emphasis": 4.0}),
     "motion term": Arm(training={"motion_weight": 0.1}),
     "context not clean": Arm(training={"clean_fraction": 0.0}),
     "window 3": Arm({"window": 3}, {"latent_frames": 3}),
-    "patch 4": Arm({"patch_size": 4, "dim": 256}),
-    "patch 4, wider": Arm({"patch_size": 4, "dim": 384, "num_heads": 6}),
-    "patch 4, deeper": Arm({"patch_size": 4, "dim": 256, "num_blocks": 8}),
-    "patch 4, muon": Arm({"patch_size": 4, "dim": 256}, fit={"optimizer": "muon"}),
-    "patch 4, 8 latent channels": Arm(
-        {"patch_size": 4, "dim": 256, "latent_channels": 8}, tokenizer={"latent_channels": 8}
-    ),
-    "wider": Arm({"dim": 256}),
-    "deeper": Arm({"num_blocks": 6}),
-    "smaller": Arm({"dim": 128}),
-    "8 latent channels": Arm({"latent_channels": 8}, tokenizer={"latent_channels": 8}),
+    "patch 2, narrower": Arm({"patch_size": 2, "dim": 192}),
+    "wider": Arm({"dim": 384, "num_heads": 6}),
+    "deeper": Arm({"num_blocks": 8}),
+    "smaller": Arm({"dim": 192}),
+    "4 latent channels": Arm({"latent_channels": 4}, tokenizer={"latent_channels": 4}),
     "latents of 8 x 8": Arm(
-        {"latent_channels": 16, "patch_size": 1}, tokenizer={"latent_channels": 16, "spatial_factor": 8}
+        {"latent_channels": 16, "patch_size": 2}, tokenizer={"latent_channels": 16, "spatial_factor": 8}
     ),
     "average 0.999": Arm(fit={"ema_decay": 0.999}),
     "a quarter of the data": Arm(share=0.25),
@@ -106,8 +101,9 @@ def equal_steps(arm: Arm, steps: int) -> int:
 
     def cost(each: Arm) -> int:
         side = NANO.size[0] // replace(NANO.tokenizer, **each.tokenizer).spatial_factor
-        frames = replace(NANO.posttraining, **each.training).latent_frames
-        return pass_flops(dit_of(each), Grid(rows=side, columns=side), frames=frames)
+        training = replace(NANO.posttraining, **each.training)
+        passes = 3 + (training.own_context > 0)  # backward is two, and predicting the context one more
+        return passes * pass_flops(dit_of(each), Grid(rows=side, columns=side), frames=training.latent_frames)
 
     return round(steps * cost(Arm()) / cost(arm))
 
