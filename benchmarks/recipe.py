@@ -72,7 +72,7 @@ ARMS = {
     "velocity": Arm({"prediction": "velocity", "previous_latent": False}),
     "no previous latent": Arm({"previous_latent": False}),
     "no context noise": Arm(training={"context_noise": 0.0}),
-    "context never its own": Arm(training={"own_context": 0.0}),
+    "context half its own": Arm(training={"own_context": 0.5}),
     "no emphasis": Arm(training={"emphasis": 0.0}),
     "emphasis 4": Arm(training={"emphasis": 4.0}),
     "motion term": Arm(training={"motion_weight": 0.1}),

@@ -84,7 +84,6 @@ NANO = Preset(
         latent_frames=5,
         context_noise=0.2,
         emphasis=1.0,
-        own_context=0.5,
     ),
     human_share=0.25,
     student=StudentTraining(
