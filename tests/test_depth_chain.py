@@ -52,7 +52,7 @@ def toy(preset):
 
 
 TOY = toy(replace(NANO_RGBD, depth_tokenizer=replace(NANO_RGBD.depth_tokenizer, width=8, blocks=1)))
-_NARROW = replace(TOY.world_model, latent_channels=4)
+_NARROW = replace(TOY.world_model, latent_channels=TOY.tokenizer.latent_channels)
 TOY_RGB = replace(TOY, name="toy-rgb", modality="rgb", depth_tokenizer=None, depth_coding=None, world_model=_NARROW)
 
 
@@ -114,7 +114,7 @@ def test_depth_goes_through_every_stage_and_is_driven(trained, data):
     depth = trained.depth(robot)
     assert depth[0].dtype == np.float16 and depth[0].shape == (FRAMES, SIZE, SIZE)
     assert np.unique(depth[0].round(2)).tolist() == pytest.approx([SQUARE, TABLE], abs=0.005)
-    assert trained.latents(robot)[0].shape == (FRAMES, 6, 4, 4)
+    assert trained.latents(robot)[0].shape == (FRAMES, TOY.world_model.latent_channels, 4, 4)
 
     session = load_session(trained.folder / "student", device="cpu")
     starts = dataset_starts(robot.dataset, (0, 1), None, session)
@@ -199,7 +199,7 @@ def test_a_preset_says_all_of_depth_or_nothing():
         replace(TOY, depth_coding=None)
     with pytest.raises(ConfigError, match="modality rgb has neither"):
         replace(TOY, modality="rgb")
-    with pytest.raises(ConfigError, match="latent_channels must be 6"):
+    with pytest.raises(ConfigError, match="latent_channels must be 10"):
         replace(TOY, world_model=TOY_RGB.world_model)
 
 

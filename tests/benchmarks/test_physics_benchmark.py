@@ -86,7 +86,7 @@ def test_a_deterministic_arm_gets_fewer_steps_where_the_world_model_is_small(tmp
     body = physics.TrialSettings(split="test", trials=1, horizon=1).simulation().embodiment
     robot = SimpleNamespace(dataset=SimpleNamespace(embodiment=body))
     bench.__dict__["data"] = {"robot": robot}
-    assert 0.005 < bench.regression_steps < 0.1  # at nano itself it is 0.72
+    assert 0 < bench.regression_steps < 0.05
 
 
 @pytest.mark.slow
