@@ -1,3 +1,4 @@
+import importlib
 import re
 import subprocess
 import sys
@@ -58,7 +59,9 @@ def test_every_python_block_of_the_readme_names_things_that_exist():
     blocks = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), flags=re.DOTALL)
     assert blocks
     for block in blocks:
-        for name in re.findall(r"dreamdojo\.(\w+)", block):
+        for module in re.findall(r"^import (dreamdojo\.[\w.]+)", block, flags=re.MULTILINE):
+            importlib.import_module(module)
+        for name in re.findall(r"(?<!import )dreamdojo\.(\w+)", block):
             assert name in dreamdojo.__all__
         for name in re.findall(r"session\.(\w+)\(", block):
             assert hasattr(dreamdojo.Session, name)
