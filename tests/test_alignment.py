@@ -75,7 +75,7 @@ def adapter_at_start(run, robot, monkeypatch, adapter):
         seen["adapter"], seen["about"] = model.adapter("pusher"), options["about"]
         return model
 
-    monkeypatch.setattr(stages, "train_world_model", train)
+    monkeypatch.setattr("dreamdojo.stages.world_model.train_world_model", train)
     stages.posttrain_stage(run, robot, None, adapter=adapter)
     assert isinstance(seen["adapter"], ActionAdapter) and seen["about"]["adapter"] == adapter
     return seen["adapter"]

@@ -15,6 +15,7 @@ from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import CheckpointError, ConfigError
 from dreamdojo.presets import PAPER_2B
 from dreamdojo.rollout.session import load_session, observation
+from dreamdojo.tokenizer.load import load_tokenizer
 from dreamdojo.training.checkpoint import load_model, read_class
 from dreamdojo.training.fit import FitConfig
 from dreamdojo.training.progress import no_line
@@ -71,7 +72,7 @@ def toy_preset(model: WorldModel, tokenizer):
 def test_a_converted_model_is_post_trained_on_a_robot_of_its_own_and_driven(models, robot, tmp_path):
     model = load_model(models / "world_model", WorldModel)
     assert model.config.dit.action_dim == ACTION_WIDTH
-    tokenizer = stages.load_tokenizer(models / "tokenizer")
+    tokenizer = load_tokenizer(models / "tokenizer")
     run = stages.Run(folder=tmp_path, preset=toy_preset(model, tokenizer.config), compute=CPU, workers=1)
     with pytest.raises(CheckpointError, match="found a WanTokenizer"):
         stages.start_from(tmp_path, models / "tokenizer")
@@ -121,7 +122,7 @@ def stages_session(model, models):
 
     body = model.config.embodiments[-1]
     sampler = SamplerConfig(steps=1, solver="unipc")
-    return Session(model, stages.load_tokenizer(models / "tokenizer"), sampler, embodiment=body, compute=CPU)
+    return Session(model, load_tokenizer(models / "tokenizer"), sampler, embodiment=body, compute=CPU)
 
 
 def test_a_recorded_episode_is_generated_and_laid_beside_its_recording(models, robot, tmp_path, capsys):

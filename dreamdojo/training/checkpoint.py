@@ -151,6 +151,12 @@ def check_fit(path: Path, expected: Mapping[str, tuple[int, ...]], found: Mappin
         raise CheckpointError(f"{path} does not fit this model: {'; '.join(part for part in parts if part)}")
 
 
+def config_difference(found: Any, expected: Any) -> str:
+    """Which fields of two configs of one class differ, in words for an error."""
+    left, right = dataclasses.asdict(found), dataclasses.asdict(expected)
+    return ", ".join(f"{name} {left[name]!r} instead of {right[name]!r}" for name in left if left[name] != right[name])
+
+
 def model_hash(folder: Path) -> str:
     """A short hash of the weights, by which side caches know the model that made them."""
     digest = hashlib.sha256()
