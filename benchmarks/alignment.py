@@ -19,17 +19,11 @@ from dreamdojo.dojo.control import CONTROL_MODES
 from dreamdojo.dojo.simulate import SimulateSettings, simulate
 from dreamdojo.dojo.simulation import Simulation
 from dreamdojo.dojo.truth import GroundTruth
-from dreamdojo.latent_action.align import (
-    SECONDS,
-    Alignment,
-    PairedEpisode,
-    alignment_curve,
-    first_seconds,
-    fit_alignment,
-    transfer_r2,
-)
+from dreamdojo.latent_action.align import Alignment, fit_alignment, transfer_r2
+from dreamdojo.latent_action.curve import SECONDS, alignment_curve
 from dreamdojo.latent_action.imitate import CLOSED_LOOP, find_demonstration, score_imitation
 from dreamdojo.latent_action.model import LatentActionModel
+from dreamdojo.latent_action.pairs import PairedEpisode, first_seconds
 from dreamdojo.latent_action.retarget import FRAMES, find_push, score_retargeting
 from dreamdojo.presets import NANO
 from dreamdojo.stages import Episodes, Run, paired_episodes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dreamdojo.evaluation.report import Card, Cards, Curves, Report, Row, Section, Table, Verdict
-from dreamdojo.latent_action.align import CARRIED, AlignmentCurve, AlignmentFit
+from dreamdojo.latent_action.align import AlignmentFit
+from dreamdojo.latent_action.curve import CARRIED, AlignmentCurve
 from dreamdojo.metrics import Interval
 
 

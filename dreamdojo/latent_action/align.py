@@ -4,19 +4,14 @@
     latent_action = map(action - base)                 a command becomes what the world model is conditioned on
 
 A map is ridge regression on standardised columns, its strength chosen by cross-validation over episodes; kind `mlp`
-adds a two-layer network that starts at zero and stops when episodes it does not learn from no longer gain.
-
-A latent action tells what changes, so a target that is a place is told from where the body is. The rule is read off the
-declaration: an action field with the name, size and unit of a state field is a target for it (joint positions, the
-opening of a gripper), and its base is that state where the chunk begins. Velocities and torques have no base. Bodies
-that declare relative actions have the last action before the chunk as the base of every column, as their models do.
+adds a two-layer network that starts at zero and stops when episodes it does not learn from no longer gain. What the
+base of an action is, `pairs.py` says.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -24,21 +19,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dreamdojo.dataset.actions import relative_actions
-from dreamdojo.dataset.embodiment import Embodiment, Field
+from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.latent_action.pairs import (
+    PairedEpisode,
+    _enough_episodes,
+    check_pairs,
+    needs_base,
+    paired_rows,
+    state_base,
+)
 from dreamdojo.metrics import ChosenRidge, ExplainedVariance, Interval, choose_ridge, explained_variance
 from dreamdojo.nn.init import init_linear
 from dreamdojo.training.hub import Pretrained
 
 Kind = Literal["ridge", "mlp"]
-
-SECONDS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0)
-"""Amounts of robot data that the curve is measured at."""
-SMALL_GAIN = 0.02
-"""R2 that twice the data must bring for more data to be worth recording."""
-CARRIED = 0.05
-"""R2 below which the latent action does not tell the robot's actions."""
 
 _FOLDS = 5
 _BATCH, _STEPS, _CHECK_EVERY, _PATIENCE, _LEARNING_RATE, _DECAY = 256, 2000, 25, 12, 2e-3, 1e-2
@@ -168,7 +163,7 @@ class Alignment(Pretrained):
         if body.relative and before is not None:
             base = torch.from_numpy(body.normalize_action(before))
         elif not body.relative and state is not None:
-            base = torch.from_numpy(_state_base(body, state))
+            base = torch.from_numpy(state_base(body, state))
         chunk = (told + self._repeated(base)).reshape(self.config.chunk, body.action_dim)
         return body.denormalize_action(chunk.numpy())
 
@@ -181,94 +176,6 @@ class Alignment(Pretrained):
                 )
             return 0.0
         return base.repeat(*(1,) * (base.ndim - 1), self.config.chunk)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairedEpisode:
-    """An episode chunk by chunk: what was seen, what was commanded, and from where."""
-
-    latent_action: Float[Tensor, "n kl"]
-    action: Float[Tensor, "n ka"]
-    """Normalised by the body's ranges."""
-    base: Float[Tensor, "n a"]
-    """Normalised; zero where an action has none."""
-
-
-def paired_episode(
-    body: Embodiment, latent_actions: np.ndarray, actions: np.ndarray, states: np.ndarray | None, *, chunk: int = 1
-) -> PairedEpisode:
-    """Latent actions `(t, l)` and actions `(t, a)` of the same intervals, with the states `(t, s)` where they begin.
-
-    Actions and states are in the body's units. Rows beyond the last whole chunk, and beyond the shortest of the arrays,
-    are left out.
-
-    Raises:
-        DataError: if the body has no actions, or its actions have a base that is not there.
-    """
-    if not body.action_dim:
-        raise DataError(f"embodiment {body.name}: expected a robot with actions, found none")
-    if states is None and _targets(body) and not body.relative:
-        raise DataError(
-            f"embodiment {body.name}: expected the states that {', '.join(f.name for f, _ in _targets(body))} aims "
-            "from, found none"
-        )
-    rows = min(len(latent_actions), len(actions)) // chunk
-    normal = body.normalize_action(actions[: rows * chunk])
-    base = np.zeros((rows, body.action_dim), np.float32)
-    if body.relative and rows:
-        base = (normal - relative_actions(normal, normal[0], chunk))[::chunk]
-    elif states is not None:
-        base = _state_base(body, states[: rows * chunk : chunk])
-    return PairedEpisode(
-        latent_action=_chunks(latent_actions[: rows * chunk], rows, chunk),
-        action=_chunks(normal, rows, chunk),
-        base=torch.from_numpy(base),
-    )
-
-
-def first_seconds(
-    episodes: Sequence[PairedEpisode], seconds: float, *, rate: float, chunk: int = 1
-) -> list[PairedEpisode]:
-    """The first seconds of a robot's episodes at `rate` actions per second, the last of them cut short."""
-    taken, left = [], round(seconds * rate / chunk)
-    for episode in episodes:
-        if left <= 0:
-            break
-        parts = {part: getattr(episode, part)[:left] for part in ("latent_action", "action", "base")}
-        taken.append(replace(episode, **parts))
-        left -= len(episode.action)
-    return taken
-
-
-def _chunks(values: np.ndarray, rows: int, chunk: int) -> Tensor:
-    return torch.from_numpy(values.reshape(rows, chunk * values.shape[1]).astype(np.float32))
-
-
-def needs_base(body: Embodiment) -> bool:
-    """Whether a body's actions are told from a state or from the last action."""
-    return body.relative or bool(_targets(body))
-
-
-def _targets(body: Embodiment) -> list[tuple[Field, Field]]:
-    """Action fields that are targets for a state field, with that field."""
-    return [
-        (action, state)
-        for action in body.action
-        for state in body.state
-        if (action.name, action.size, action.unit) == (state.name, state.size, state.unit)
-    ]
-
-
-def _state_base(body: Embodiment, states: np.ndarray) -> np.ndarray:
-    """The normalised base `(*b, a)` of actions that aim from `states` `(*b, s)`; zero where an action has none."""
-    raw, base = (np.zeros((*states.shape[:-1], body.action_dim), np.float32) for _ in range(2))
-    for action, state in _targets(body):
-        raw[..., body.columns(action.name, of="action")] = states[..., body.columns(state.name, of="state")]
-    normal = body.normalize_action(raw)
-    for action, _ in _targets(body):
-        columns = body.columns(action.name, of="action")
-        base[..., columns] = normal[..., columns]
-    return base
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,8 +200,7 @@ class AlignmentFit:
             "kind": config.kind,
             "train_episodes": self.train_episodes,
             "held_out_episodes": self.held_out_episodes,
-            "action_r2": {"mean": self.to_action.mean.to_json()}
-            | _by_name(config.action_names, self.to_action.columns),
+            "action_r2": self.to_action.to_json(config.action_names),
             "latent_action_r2": {"mean": self.to_latent_action.mean.to_json()},
             "ridge_strength": dict(zip(config.action_names, self.strengths, strict=True)),
         }
@@ -328,17 +234,17 @@ def fit_alignment(
         DataError: if the body has no actions, there are fewer than three episodes (two to fit on, one to hold out), or
             a number is not finite.
     """
-    _check(train, held_out, embodiment)
+    check_pairs(train, held_out, embodiment)
     latent_dim = train[0].latent_action.shape[1] // chunk
     config = AlignmentConfig(embodiment=embodiment, latent_dim=latent_dim, chunk=chunk, kind=kind, hidden=hidden)
-    latent, action, groups = _rows(train, chunk)
+    latent, action, groups = paired_rows(train, chunk)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         alignment = Alignment(config)
-    ridge = _fit(alignment.action_map, latent, action, groups, seed=seed)
-    _fit(alignment.latent_map, action, latent, groups, seed=seed)
+    ridge = fit_map(alignment.action_map, latent, action, groups, seed=seed)
+    fit_map(alignment.latent_map, action, latent, groups, seed=seed)
     alignment = alignment.eval().requires_grad_(False)
-    latent, action, groups = _rows(held_out, chunk)
+    latent, action, groups = paired_rows(held_out, chunk)
     return AlignmentFit(
         alignment=alignment,
         to_action=_explained(alignment.action_map, latent, action, groups, seed),
@@ -355,126 +261,6 @@ def ridge_map(x: Float[Tensor, "n d"], y: Float[Tensor, "n k"], groups: Int[Tens
     Fewer than three episodes are cut into five stretches of time instead.
     """
     return choose_ridge(x, y, _folds(groups))
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurvePoint:
-    """What an amount of robot data explains on the held-out episodes."""
-
-    seconds: float
-    r2: ExplainedVariance
-    """Of each number of an action chunk; squared errors averaged over several choices of the data."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sufficiency:
-    """Whether there is enough robot data."""
-
-    enough: bool
-    """Whether twice the data would bring next to nothing, and the latent action tells the actions at all."""
-    carried: bool
-    """Whether the latent action tells the actions."""
-    gain: float | None
-    """R2 that twice the data would bring, from the slope of the curve's end; None where it has one point only."""
-    text: str
-    """The same in a sentence."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlignmentCurve:
-    """Held-out R2 against seconds of robot data."""
-
-    names: tuple[str, ...]
-    """Of the numbers of an action chunk."""
-    points: tuple[CurvePoint, ...]
-
-    def sufficiency(self) -> Sufficiency:
-        """Do I have enough?"""
-        last = self.points[-1]
-        r2, gain = last.r2.mean, self._gain()
-        amount = f"with {last.seconds:.0f} s of this robot, R² on held-out episodes is {r2.mean:.2f}"
-        more = "" if gain is None else f"twice as much would bring about {gain:+.2f}"
-        rising = gain is None or gain >= SMALL_GAIN
-        carried = math.isfinite(r2.mean) and r2.mean >= CARRIED
-        if not carried:
-            hope = f"; {more}, so record more and look again" if rising and more else ""
-            if not rising:
-                hope = f", and more data would not change that ({more}): train a better latent action model"
-            text = f"Not enough: {amount}, so the latent action does not carry this robot's actions{hope}."
-        elif gain is None:
-            text = f"Not known: {amount}; record at least {2 * last.seconds:.0f} s to see whether more would help."
-        elif rising:
-            text = f"Not enough: {amount} and still rising; {more}."
-        else:
-            rest = "" if r2.mean >= 0.5 else "; what is missing is in the latent action, not in the amount of data"
-            text = f"Enough: {amount}, and {more}{rest}."
-        return Sufficiency(enough=carried and not rising, carried=carried, gain=gain, text=text)
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """Plain structures for a file."""
-        return [
-            {"seconds": point.seconds, "mean": point.r2.mean.to_json()} | _by_name(self.names, point.r2.columns)
-            for point in self.points
-        ]
-
-    def _gain(self) -> float | None:
-        ends = [p for p in self.points if math.isfinite(p.r2.mean.mean)][-3:]
-        if len(ends) < 2:
-            return None
-        doublings = np.log2([point.seconds for point in ends])
-        return float(np.polyfit(doublings, [point.r2.mean.mean for point in ends], 1)[0])
-
-
-def alignment_curve(
-    train: Sequence[PairedEpisode],
-    held_out: Sequence[PairedEpisode],
-    embodiment: Embodiment,
-    *,
-    rate: float,
-    kind: Kind = "mlp",
-    chunk: int = 1,
-    hidden: int = 128,
-    seconds: Sequence[float] = SECONDS,
-    draws: int = 3,
-    seed: int = 0,
-) -> AlignmentCurve:
-    """R2 of the actions on `held_out` when fitted on the first seconds of `train`, and on all of it.
-
-    Args:
-        train: episodes to take data from.
-        held_out: the same for every amount.
-        embodiment: the robot.
-        rate: actions per second.
-        kind: how to fit.
-        chunk: actions that are mapped together.
-        hidden: width of the MLP.
-        seconds: amounts of data; those that `train` does not reach are left out.
-        draws: how often each amount is taken from `train`, its episodes in another order.
-        seed: decides the orders and the fits.
-
-    Raises:
-        DataError: as `fit_alignment`.
-    """
-    _check(train, held_out, embodiment)
-    truth_latent, truth, groups = _rows(held_out, chunk)
-    total = sum(len(episode.action) for episode in train)
-    amounts = {max(2, round(s * rate / chunk)) for s in seconds if s * rate / chunk < 0.95 * total}
-    points = []
-    for rows in sorted(amounts | {total}):
-        errors = []
-        for draw in range(draws if rows < total else 1):
-            order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed + draw)).tolist()
-            latent, action, own = (part[:rows] for part in _rows([train[i] for i in order], chunk))
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                mapping = Map(latent.shape[1], action.shape[1], hidden=hidden if kind == "mlp" else None)
-            _fit(mapping, latent, action, own, seed=seed)
-            with torch.no_grad():
-                errors.append((mapping(truth_latent) - truth).square())
-        r2 = explained_variance(torch.stack(errors).mean(dim=0), truth, groups, seed=seed)
-        points.append(CurvePoint(seconds=rows * chunk / rate, r2=r2))
-    config = AlignmentConfig(embodiment=embodiment, latent_dim=truth_latent.shape[1] // chunk, chunk=chunk)
-    return AlignmentCurve(names=tuple(config.action_names), points=tuple(points))
 
 
 def transfer_r2(
@@ -497,7 +283,7 @@ def transfer_r2(
             f"latent actions of {width} numbers; found {len(episodes)} episodes of {embodiment.name} sharing "
             f"{shared or 'none'}"
         )
-    latent, action, groups = _rows(episodes, alignment.config.chunk)
+    latent, action, groups = paired_rows(episodes, alignment.config.chunk)
     truth = action[:, [other.index(name) for name in shared]]
     with torch.no_grad():
         predicted = alignment.action_map(latent)[:, [own.index(name) for name in shared]]
@@ -505,7 +291,8 @@ def transfer_r2(
     return dict(zip(shared, found.columns, strict=True))
 
 
-def _fit(mapping: Map, x: Tensor, y: Tensor, groups: Tensor, *, seed: int) -> ChosenRidge:
+def fit_map(mapping: Map, x: Tensor, y: Tensor, groups: Tensor, *, seed: int) -> ChosenRidge:
+    """Fit a map to rows `x` `(n, d)` and `y` `(n, k)` of the episodes `groups` `(n,)`; returns its linear part."""
     ridge = ridge_map(x, y, groups)
     mapping.start_from(ridge, x, y)
     if mapping.mlp is not None:
@@ -561,48 +348,6 @@ def _folds(groups: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     return member % min(_FOLDS, len(ids))
 
 
-def _rows(episodes: Sequence[PairedEpisode], chunk: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Latent actions, actions minus their bases, and the number of the episode of each row."""
-    latent = torch.cat([episode.latent_action for episode in episodes])
-    action = torch.cat([episode.action - episode.base.repeat(1, chunk) for episode in episodes])
-    groups = torch.cat([torch.full((len(episode.action),), i) for i, episode in enumerate(episodes)])
-    return latent, action, groups
-
-
 def _explained(mapping: Map, x: Tensor, y: Tensor, groups: Tensor, seed: int) -> ExplainedVariance:
     with torch.no_grad():
         return explained_variance((mapping(x) - y).square(), y, groups, seed=seed)
-
-
-def _check(train: Sequence[PairedEpisode], held_out: Sequence[PairedEpisode], body: Embodiment) -> None:
-    if not body.action_dim:
-        raise DataError(f"embodiment {body.name}: expected a robot with actions to align with, found none")
-    _enough_episodes(len(train) + len(held_out))
-    if len(train) < 2 or not held_out:
-        raise DataError(
-            f"expected at least two episodes to fit on and one to hold out, got {len(train)} and {len(held_out)}. "
-            "Change the share that is held out, or record more episodes."
-        )
-    for name, episodes in (("fit on", train), ("hold out", held_out)):
-        for number, episode in enumerate(episodes):
-            for part in ("latent_action", "action", "base"):
-                bad = int((~getattr(episode, part).isfinite()).sum())
-                if bad:
-                    raise DataError(
-                        f"expected finite numbers, found {bad} that are not in the {part} of episode {number} of those "
-                        f"to {name}. Leave the episode out, or repair it."
-                    )
-        if not sum(len(episode.action) for episode in episodes):
-            raise DataError(f"expected whole action chunks in the episodes to {name}, found none. Use longer episodes.")
-
-
-def _enough_episodes(count: int) -> None:
-    if count < 3:
-        raise DataError(
-            f"expected at least 3 episodes, so that two can be fitted on and one held out, found {count}. Record more, "
-            "or cut a long recording into several."
-        )
-
-
-def _by_name(names: Sequence[str], intervals: Sequence[Interval]) -> dict[str, Any]:
-    return {name: interval.to_json() for name, interval in zip(names, intervals, strict=True)}

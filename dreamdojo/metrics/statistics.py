@@ -7,10 +7,11 @@ means "this clip has no such number" and is left out; `Interval.count` says how 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -136,6 +137,11 @@ class ExplainedVariance:
     """One per target; NaN where the truth is constant."""
     mean: Interval
     """Of the mean over the targets that vary."""
+
+    def to_json(self, names: Sequence[str]) -> dict[str, Any]:
+        """Plain structures for a file, `names` being those of the targets."""
+        of_targets = {name: interval.to_json() for name, interval in zip(names, self.columns, strict=True)}
+        return {"mean": self.mean.to_json(), **of_targets}
 
 
 def explained_variance(

@@ -6,13 +6,8 @@ from torch import nn
 
 from dreamdojo.errors import ConfigError
 from dreamdojo.files import write_json
-from dreamdojo.latent_action.align import (
-    AlignmentCurve,
-    AlignmentFit,
-    Kind,
-    alignment_curve,
-    fit_alignment,
-)
+from dreamdojo.latent_action.align import AlignmentFit, Kind, fit_alignment
+from dreamdojo.latent_action.curve import AlignmentCurve, alignment_curve
 from dreamdojo.latent_action.model import LatentActionModel
 from dreamdojo.latent_action.train import train_latent_action_model
 from dreamdojo.stages.run import Episodes, Run

@@ -12,10 +12,7 @@ from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.resample import resample
 from dreamdojo.dataset.windows import Arrays, Source
 from dreamdojo.errors import DataError
-from dreamdojo.latent_action.align import (
-    PairedEpisode,
-    paired_episode,
-)
+from dreamdojo.latent_action.pairs import PairedEpisode, paired_episode
 from dreamdojo.latent_action.train import travelled
 from dreamdojo.stages.run import Episodes, Run, channels_first, clip_starts
 from dreamdojo.world_model.model import LATENT_ACTION

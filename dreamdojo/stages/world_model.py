@@ -14,9 +14,7 @@ from dreamdojo.dataset.actions import relative_actions
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.published import RESERVED_SLOT, in_reserved_slot
 from dreamdojo.errors import CheckpointError, ConfigError
-from dreamdojo.latent_action.align import (
-    ridge_map,
-)
+from dreamdojo.latent_action.align import ridge_map
 from dreamdojo.stages.run import Episodes, Run
 from dreamdojo.stages.sources import latent_action_source, robot_motion, robot_source
 from dreamdojo.student.distill import distil, is_distilled

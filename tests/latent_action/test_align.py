@@ -14,18 +14,10 @@ from dreamdojo.dojo.control import CONTROL_MODES, embodiment_of
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.evaluation.alignment import alignment_report
 from dreamdojo.evaluation.report import render
-from dreamdojo.latent_action.align import (
-    Alignment,
-    alignment_curve,
-    first_seconds,
-    fit_alignment,
-    hold_out,
-    needs_base,
-    paired_episode,
-    ridge_map,
-    transfer_r2,
-)
-from dreamdojo.metrics import explained_variance, fit_ridge
+from dreamdojo.latent_action.align import Alignment, fit_alignment, hold_out, ridge_map, transfer_r2
+from dreamdojo.latent_action.curve import AlignmentCurve, CurvePoint, alignment_curve
+from dreamdojo.latent_action.pairs import first_seconds, needs_base, paired_episode
+from dreamdojo.metrics import ExplainedVariance, Interval, explained_variance, fit_ridge
 from dreamdojo.training.checkpoint import load_model, save_model
 from tests.tiny import PUSHER
 
@@ -92,6 +84,14 @@ def test_where_there_is_nothing_to_bend_the_mlp_keeps_the_ridge():
     assert mlp == pytest.approx(ridge, abs=0.03)
 
 
+def test_an_action_that_the_latent_action_does_not_tell_is_named():
+    told, untold = Interval(mean=0.9, low=0.8, high=1.0, count=9), Interval(mean=0.01, low=-0.1, high=0.1, count=9)
+    r2 = ExplainedVariance(columns=(told, untold), mean=Interval(mean=0.5, low=0.4, high=0.6, count=9))
+    points = tuple(CurvePoint(seconds=seconds, r2=r2) for seconds in (10.0, 20.0))
+    text = AlignmentCurve(names=("velocity.x", "gripper.opening"), points=points).sufficiency().text
+    assert text.startswith("Enough:") and text.endswith("The latent action does not tell gripper.opening.")
+
+
 def test_with_noise_the_curve_rises_with_data_until_it_is_enough():
     train, held_out = split(episodes(PUSHER, count=60, noise=1.0))
     curve = alignment_curve(train, held_out, PUSHER, rate=10.0, kind="ridge", seconds=(2.0, 10.0, 60.0))
@@ -103,6 +103,7 @@ def test_with_noise_the_curve_rises_with_data_until_it_is_enough():
     early = replace(curve, points=curve.points[:2]).sufficiency()
     assert enough.enough and enough.text.startswith("Enough:")
     assert not early.enough and early.gain > enough.gain and "still rising; twice as much" in early.text
+    assert "does not tell" not in enough.text
     only = replace(curve, points=curve.points[-1:]).sufficiency()
     assert only.gain is None and only.text.startswith("Not known")
 

@@ -12,7 +12,7 @@ from dreamdojo.dojo.simulate import SimulateSettings, simulate
 from dreamdojo.dojo.simulation import Simulation, UnstablePhysics
 from dreamdojo.dojo.truth import GroundTruth
 from dreamdojo.errors import ConfigError, DataError
-from dreamdojo.latent_action.align import fit_alignment, paired_episode
+from dreamdojo.latent_action.align import fit_alignment
 from dreamdojo.latent_action.imitate import (
     CLOSED_LOOP,
     NEAR,
@@ -27,6 +27,7 @@ from dreamdojo.latent_action.imitate import (
     true_actions,
 )
 from dreamdojo.latent_action.model import LatentActionConfig, LatentActionModel, LatentActionPosterior
+from dreamdojo.latent_action.pairs import paired_episode
 from dreamdojo.latent_action.retarget import MEAN, MOVED, follow
 from tests.tiny import CPU
 

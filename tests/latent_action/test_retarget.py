@@ -9,8 +9,9 @@ from dreamdojo.dojo.simulate import SimulateSettings, simulate
 from dreamdojo.dojo.simulation import Simulation
 from dreamdojo.dojo.truth import GroundTruth
 from dreamdojo.errors import ConfigError, DataError
-from dreamdojo.latent_action.align import fit_alignment, paired_episode
+from dreamdojo.latent_action.align import fit_alignment
 from dreamdojo.latent_action.model import LatentActionConfig, LatentActionModel
+from dreamdojo.latent_action.pairs import paired_episode
 from dreamdojo.latent_action.retarget import (
     ALIGNED,
     FRAMES,
