@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.pretraining_ablation import HORIZON, datasets, recordings, score, today
+from benchmarks.arms import datasets, recordings, today
+from benchmarks.pretraining_ablation import HORIZON, score
 from dreamdojo import foundation, stages
 from dreamdojo.dojo.simulate import SimulateSettings
 from dreamdojo.evaluation.effector import EffectorProbe
