@@ -13,12 +13,10 @@ import argparse
 import json
 import platform
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from benchmarks.arms import today
 from dreamdojo.curation.decide import Decision, decide, measure
 from dreamdojo.curation.duplicates import DuplicateIndex, DuplicateSettings, signatures
 from dreamdojo.curation.hands import HandSettings
@@ -39,7 +38,7 @@ from dreamdojo.curation.shots import ShotSettings, detect_cuts
 from dreamdojo.curation.sources import Recording
 from dreamdojo.dataset.write import CameraSpec
 from dreamdojo.dojo.splits import SPLITS
-from dreamdojo.files import write_json
+from dreamdojo.files import read_json, write_json
 from dreamdojo.metrics.statistics import wilson_interval
 from dreamdojo.training.progress import progress_line
 from dreamdojo.video import Look, VideoCodec, encode, look_at, read_packets, resize
@@ -205,7 +204,7 @@ def speed(amounts: dict[str, int], data: Path | None, run: Path) -> dict[str, An
         "judge and write everything, AV1": (recorded[0], settings_of(("shots", "quality", "motion"))),
     }
     for name, (path, settings) in whole.items():
-        folder = run / f"speed-{abs(hash(name))}"
+        folder = run / f"speed, {name}"
         started = time.process_time()
         outcome = curate_recording(job(path, settings, folder), lambda seconds: None)
         duration = read_packets(path).times[-1]
@@ -329,11 +328,6 @@ def goals(metrics: dict[str, Any]) -> dict[str, Any]:
     return {**written, "egocentric_film_kept": {"value": None, "bound": 0.5, "op": ">=", "reason": reason}}
 
 
-def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, help="folder for films and arms' results")
@@ -350,14 +344,15 @@ def main() -> None:
             wanted = not arguments.only or name in arguments.only
             if wanted and not kept.exists():
                 report(number, len(ARMS), name)
-                write_json(kept, {**ARMS[name](amounts, arguments.data, arguments.run), "measured_at": commit()})
+                write_json(
+                    kept, {**ARMS[name](amounts, arguments.data, arguments.run), "measured_at": today()["commit"]}
+                )
             if kept.exists():
-                metrics[name] = json.loads(kept.read_text(encoding="utf-8"))
+                metrics[name] = read_json(kept, of=f"the arm {name}")
         report(len(ARMS), len(ARMS), "done")
     results = {
         "name": "curation",
-        "commit": commit(),
-        "date": date.today().isoformat(),
+        **today(),
         "conditions": {
             "machine": f"{platform.machine()}, one thread",
             "amounts": amounts,

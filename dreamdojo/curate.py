@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ class Curate(Command):
         if self.explain is not None:
             self._explain(self.explain)
             return
-        rows = self.out / ROWS_PATH
+        rows, started = self.out / ROWS_PATH, time.time()
         try:
             with progress_line("curate") as report:
                 result = curate(
@@ -79,7 +80,7 @@ class Curate(Command):
             console.print(str(result))
         except DataError:
             rows = work_folder(self.out) / "decisions.parquet"
-            if rows.is_file():
+            if rows.is_file() and rows.stat().st_mtime >= started:  # not of an earlier run
                 page = rows.with_name("report.html")
                 write_report(page, curation_report(rows, self.settings, self.out.name))
                 console.print(f"{page} shows what became of every clip")

@@ -80,8 +80,10 @@ def _piece(part: Segment, start: float, end: float, reason: str = "") -> Piece:
     return Piece(start=start, end=end, text=part.text, segment=part.name, reason=reason)
 
 
-def frames_of(piece: Piece, timestamps: np.ndarray, source_fps: float, settings: CurateSettings) -> list[np.ndarray]:
-    """Which frames of a video make up a piece's clips; more than one clip where the recording pauses.
+def frames_of(
+    piece: Piece, timestamps: np.ndarray, source_fps: float, settings: CurateSettings
+) -> tuple[list[np.ndarray], int]:
+    """Which frames of a video make up a piece's clips, and at how many pauses it was cut.
 
     Args:
         piece: the span.
@@ -91,8 +93,9 @@ def frames_of(piece: Piece, timestamps: np.ndarray, source_fps: float, settings:
     """
     first, last = np.searchsorted(timestamps, (piece.start - 1e-6, piece.end - 1e-6))
     if last - first < 2:
-        return []
-    return [first + clip for clip in plan_clips(timestamps[first:last], source_fps, settings)[0]]
+        return [], 0
+    clips, pauses = plan_clips(timestamps[first:last], source_fps, settings)
+    return [first + clip for clip in clips], pauses
 
 
 def plan_clips(timestamps: np.ndarray, source_fps: float, settings: CurateSettings) -> tuple[list[np.ndarray], int]:

@@ -14,12 +14,13 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dreamdojo.curation.clips import SAME_RATE
 from dreamdojo.curation.decide import Decision
 from dreamdojo.curation.duplicates import DuplicateIndex
 from dreamdojo.curation.engines.local import run_local
@@ -101,6 +102,8 @@ def curate(
             stated = read_json(root / REPORT_NAME, of=f"dataset {root}")
             if stated.get("identity") == identity:
                 return CurationReport.from_dict(root, stated)
+        for part in (work / "results").glob(".*.partial-*"):  # of workers that were killed
+            shutil.rmtree(part)
         results = _run(recordings, jobs, settings, progress)
         if not all(result.lasting for result in results.values()):
             identity = f"{identity}, to be tried again"
@@ -193,7 +196,11 @@ def _write(
         for one in refused
     ]
     pictures = {name: picture for result in results.values() for name, picture in result.pictures.items()}
-    outcomes = [_outcome(results[recording.name], rows) for recording in recordings]
+    kept: dict[str, list[Decision]] = defaultdict(list)
+    for row in rows:
+        if row.kept:
+            kept[row.recording].append(row)
+    outcomes = [_outcome(results[recording.name], kept[recording.name]) for recording in recordings]
     outcomes += [CuratedVideo(path=one.name, kept=False, reason=one.reason) for one in refused]
     report = CurationReport(
         root=root,
@@ -282,10 +289,9 @@ def split_of(group: str, test_fraction: float, seed: int) -> str:
     return "test" if int.from_bytes(digest) < test_fraction * 2**64 else "train"
 
 
-def _outcome(result: RecordingResult, rows: Sequence[Decision]) -> CuratedVideo:
-    """What became of a file once the whole corpus is known."""
+def _outcome(result: RecordingResult, kept: Sequence[Decision]) -> CuratedVideo:
+    """What became of a file once the whole corpus is known, of which its rows that are kept are left."""
     outcome = result.outcome
-    kept = [row for row in rows if row.recording == outcome.path and row.kept]
     if len(kept) == outcome.num_clips:
         return outcome
     frames = sum(result.clips[row.clip].length for row in kept)
@@ -360,8 +366,6 @@ def _probe_all(recordings: Sequence[Recording], settings: CurateSettings) -> dic
 
 
 def _refuse_slow(rates: dict[str, float], fps: float) -> None:
-    from dreamdojo.curation.clips import SAME_RATE
-
     slow = {name: rate for name, rate in rates.items() if rate < fps * (1 - SAME_RATE)}
     if slow:
         listed = ", ".join(f"{name} ({rate:.3g} fps)" for name, rate in sorted(slow.items())[:5])

@@ -9,8 +9,6 @@ import numpy as np
 from scipy.fft import dctn
 
 _SIDE, _LOW = 32, 16
-_BANDS = 16
-"""Bands of 16 bits of a signature; near signatures share one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ class DuplicateIndex:
             hits: dict[str, str] = {}
             for number in sorted(near):
                 owner, name = self._owners[number]
-                if owner != recording and owner not in hits and self._distance(number, signature):
+                if owner != recording and owner not in hits and self._is_near(number, signature):
                     hits[owner] = name
             found += bool(hits)
             for owner, name in hits.items():
@@ -85,10 +83,11 @@ class DuplicateIndex:
             self._all.append(signature)
             self._owners.append((recording, name))
 
-    def _distance(self, number: int, signature: np.ndarray) -> bool:
+    def _is_near(self, number: int, signature: np.ndarray) -> bool:
         differing = int(np.bitwise_count(self._all[number] ^ signature).sum())
         return differing <= self.settings.max_distance
 
 
 def _bands(signature: np.ndarray) -> list[tuple[int, int]]:
+    """Number and bits of its 16 bands of 16 bits; most signatures that are near share one."""
     return list(enumerate(signature.view(">u2").tolist()))

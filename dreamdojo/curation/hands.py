@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dreamdojo.curation.extras import require
-from dreamdojo.curation.motion import Motion, threshold
+from dreamdojo.curation.motion import Motion, led_back, threshold
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in [0, 1] of the picture."""
@@ -89,17 +89,8 @@ def contact_evidence(first: np.ndarray, second: np.ndarray, motion: Motion, hand
     if not hands:
         return 0.0
     cv2 = require("cv2", needed_for="The hands stage")
-    height, width = first.shape[:2]
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    held_still = cv2.remap(
-        second,
-        x + motion.camera_flow[..., 0],
-        y + motion.camera_flow[..., 1],
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    colours = [_chroma(cv2, picture) for picture in (first, held_still)]
-    moves = np.linalg.norm(motion.residual, axis=-1) > threshold(width)
+    colours = [_chroma(cv2, picture) for picture in (first, led_back(cv2, second, motion.camera_flow))]
+    moves = np.linalg.norm(motion.residual, axis=-1) > threshold(first.shape[1])
     skin = _skin_like(cv2, first)
     return max(_evidence(cv2, hand.box, colours, moves, skin) for hand in hands)
 

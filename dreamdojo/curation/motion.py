@@ -88,24 +88,28 @@ def _camera_flow(cv2: Any, first: np.ndarray, second: np.ndarray, flow: np.ndarr
     """
     texture = np.abs(cv2.Laplacian(first, cv2.CV_32F, ksize=3)) + np.abs(cv2.Laplacian(second, cv2.CV_32F, ksize=3))
     textured = texture > _EDGE
-    height, width = first.shape
-    y, x = np.mgrid[:height, :width].astype(np.float32)
     still = np.zeros_like(flow)
-    candidates = [still, *(fit_camera(flow, textured, start) for start in (np.zeros(2), np.median(flow, axis=(0, 1))))]
     cells = _in_cells(np.ones_like(first, dtype=np.float32), textured)
     told = cells >= _TOLD
-    explained = []
-    for one in candidates:
-        back = cv2.remap(second, x + one[..., 0], y + one[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        same = (np.abs(back.astype(np.int16) - first) < _SAME).astype(np.float32)
-        explained.append(_in_cells(same, textured)[told] / cells[told])
     if not told.any():
         return still, 1.0
+    candidates = [still, *(fit_camera(flow, textured, start) for start in (np.zeros(2), np.median(flow, axis=(0, 1))))]
+    explained = []
+    for one in candidates:
+        same = (np.abs(led_back(cv2, second, one).astype(np.int16) - first) < _SAME).astype(np.float32)
+        explained.append(_in_cells(same, textured)[told] / cells[told])
     best = max(range(len(candidates)), key=lambda number: float(explained[number].sum()))
     gain = explained[best] - explained[0]
     clear = int((gain > _BETTER).sum()) > 2 * int((gain < -_BETTER).sum())
     chosen = best if clear and (gain > _BETTER).mean() > 0.5 else 0
     return candidates[chosen], float(explained[chosen].mean())
+
+
+def led_back(cv2: Any, picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """The earlier picture as `picture` `h w ...` shows it: its pixels, fetched from where `flow` `h w 2` took them."""
+    height, width = picture.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return cv2.remap(picture, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _in_cells(values: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from dreamdojo.curation.sources.egodex import TrackedHands
 from dreamdojo.curation.sources.recording import Recording, Segment
 from dreamdojo.curation.sources.remote import is_remote, local_file
 from dreamdojo.dataset import stats
-from dreamdojo.dataset.write import CameraSpec, EncodedEpisode, encode_episode
+from dreamdojo.dataset.write import CameraSpec, DepthRange, EncodedEpisode, VideoCodec, encode_episode
 from dreamdojo.errors import ConfigError, DataError, MissingDependencyError
 from dreamdojo.files import partial_path, read_json, write_json
 from dreamdojo.video import Look, PacketTable, VideoInfo, VideoReader, look_at, look_at_keyframes, probe, read_packets
@@ -163,8 +163,6 @@ def _clip_to(clip: EncodedEpisode) -> dict[str, Any]:
 
 
 def _clip_from(raw: dict[str, Any], folder: Path) -> EncodedEpisode:
-    from dreamdojo.dataset.write import DepthRange, VideoCodec
-
     return EncodedEpisode(
         **{key: raw[key] for key in ("index", "length", "fps", "task", "meta")},
         videos={key: folder / name for key, name in raw["videos"].items()},
@@ -321,10 +319,10 @@ class _Work:
                 if piece is None:
                     rows.append(row)
                     continue
-                spans = frames_of(piece, packets.times, info.fps, settings)
+                spans, pauses = frames_of(piece, packets.times, info.fps, settings)
                 if not spans:
                     rows.append(row.dropped("cut", "too short", "fewer than two frames"))
-                num_pauses += max(0, len(spans) - 1)
+                num_pauses += pauses
                 for span in spans:
                     start = float(packets.times[span[0]])
                     end = float(packets.times[span[-1]]) + 1 / settings.fps
@@ -347,8 +345,6 @@ class _Work:
                 shown[row.clip] = _jpeg(_thumbnail(frames[len(frames) // 2]))
                 rows.append(row)
         rows.sort(key=lambda row: (row.start, row.end, row.clip))
-        if whole:
-            num_pauses = len(np.unique([row.start for row in rows])) - 1 if len(rows) > 1 else 0
         outcome = CuratedVideo(
             path=self.recording.name,
             kept=bool(clips),

@@ -57,11 +57,12 @@ def open_cache(path: Path | str, key: CacheKey) -> SideCache:
     meta = read_json(path / _META, of=f"cache {path}")
     _refuse_other_key(path, meta, key)
     cache = SideCache(path, key, meta)
-    expected, found = cache.num_rows * cache.row_bytes, (path / _ROWS).stat().st_size
-    if expected != found:
-        raise DataError(
-            f"cache {path}: expected {expected} bytes in {_ROWS}, found {found}. Delete it and make it again."
-        )
+    for name, expected in ((_ROWS, cache.num_rows * cache.row_bytes), (_VALID, cache.num_rows)):
+        found = (path / name).stat().st_size if (path / name).is_file() else "no such file"
+        if expected != found:
+            raise DataError(
+                f"cache {path}: expected {expected} bytes in {name}, found {found}. Delete it and make it again."
+            )
     return cache
 
 

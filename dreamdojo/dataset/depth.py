@@ -105,7 +105,12 @@ class DepthRange:
         return self.min, self.max
 
 
+def stream_info(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """What a video feature of `info.json` says about its stream, under either of LeRobot's names for that."""
+    return {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
+
+
 def is_depth(feature: Mapping[str, Any]) -> bool:
     """Whether a feature of `info.json` is a depth stream, in any of LeRobot's spellings."""
-    info = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
+    info = stream_info(feature)
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))

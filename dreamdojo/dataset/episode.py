@@ -69,7 +69,7 @@ def encode_episode(
         frames: camera -> `t h w 3` uint8.
         columns: column -> `t ...`; row t of `action` is what is done between frame t and frame t + 1.
         task: what is being done, in words.
-        depth: camera -> `t h w` float32 metres, for the cameras with depth.
+        depth: camera -> `t h w` float32 metres, for the cameras with depth; infinity is stored as the range's end.
         meta: facts about the episode; they become columns of the episode table.
         codec: how pictures are stored; must equal the writer's.
         depth_range: how depth is stored; must equal the writer's.
@@ -93,7 +93,8 @@ def encode_episode(
             key = depth_key(camera)
             videos[key] = scratch / f"{index:06d}.{key}.mp4"
             encode_gray12(videos[key], (depth_range.quantize(frame) for frame in metres), fps, gop=codec.gop)
-            result[key] = stats.picture_stats(metres[..., None], scale=1.0)
+            bounded = np.nan_to_num(metres, posinf=depth_range.max, neginf=depth_range.min)  # as it comes back
+            result[key] = stats.picture_stats(bounded[..., None], scale=1.0)
     return EncodedEpisode(
         index=index,
         length=length,

@@ -10,13 +10,14 @@ import numpy as np
 from dreamdojo.dataset.cache import CacheKey, CacheWriter, SideCache, open_cache
 from dreamdojo.dataset.parallel import Progress, map_in_order
 from dreamdojo.dataset.read import Dataset
-from dreamdojo.dataset.resample import choose_frames
+from dreamdojo.dataset.resample import kept_frames
 from dreamdojo.errors import DataError
 from dreamdojo.video import Size
 from dreamdojo.video.resize import as_size
 
 _CHUNK = 64
 """Frames decoded at a time, which bounds the memory that a worker needs at the source's size."""
+_DTYPE = {"frames": np.uint8, "depth": np.float16}
 
 
 def frames_key(dataset: Dataset, *, rate: float, size: Size, camera: str | None = None) -> CacheKey:
@@ -25,15 +26,7 @@ def frames_key(dataset: Dataset, *, rate: float, size: Size, camera: str | None 
     Raises:
         DataError: if the camera does not exist, or none is named where there are several.
     """
-    height, width = as_size(size)
-    name = dataset.camera(camera)
-    return CacheKey(
-        kind="frames",
-        dataset_hash=dataset.hash,
-        model_hash=f"area/{name}/{height}x{width}",
-        rate=float(rate),
-        gap=0,
-    )
+    return _key(dataset, "frames", "area", rate=rate, size=size, camera=dataset.camera(camera))
 
 
 def cache_frames(
@@ -76,7 +69,6 @@ def depth_key(dataset: Dataset, *, rate: float, size: Size, camera: str | None =
     Raises:
         DataError: if the camera does not exist, or none is named where there are several, or it has no depth.
     """
-    height, width = as_size(size)
     name = dataset.camera(camera)
     if not dataset.cameras[name].depth:
         having = [other for other, spec in dataset.cameras.items() if spec.depth]
@@ -85,13 +77,7 @@ def depth_key(dataset: Dataset, *, rate: float, size: Size, camera: str | None =
             f"{', '.join(having) or 'none'}). Record it (in the dojo: dreamdojo simulate --depth), choose a camera "
             "that has it, or use a preset of modality rgb."
         )
-    return CacheKey(
-        kind="depth",
-        dataset_hash=dataset.hash,
-        model_hash=f"nearest/{name}/{height}x{width}",
-        rate=float(rate),
-        gap=0,
-    )
+    return _key(dataset, "depth", "nearest", rate=rate, size=size, camera=name)
 
 
 def cache_depth(
@@ -117,6 +103,12 @@ def cache_depth(
     return _cache(dataset, Path(path), key, size, camera, episodes, progress, workers)
 
 
+def _key(dataset: Dataset, kind: str, resizing: str, *, rate: float, size: Size, camera: str) -> CacheKey:
+    height, width = as_size(size)
+    how = f"{resizing}/{camera}/{height}x{width}"
+    return CacheKey(kind=kind, dataset_hash=dataset.hash, model_hash=how, rate=float(rate), gap=0)
+
+
 def _cache(
     dataset: Dataset,
     path: Path,
@@ -127,42 +119,30 @@ def _cache(
     progress: Progress | None,
     workers: int | None,
 ) -> SideCache:
-    rate, size = key.rate, (shape[0], shape[1])
     wanted = sorted(episodes) if episodes is not None else [episode.index for episode in dataset.episodes]
     if path.exists():
         cache = open_cache(path, key)
         if set(wanted) <= set(cache.episodes):
             return cache
-    kept = {}
-    for index in wanted:
-        kept[index], _ = choose_frames(dataset.timestamps(index), rate, source_rate=dataset.fps)
+    kept = {index: kept_frames(dataset, index, key.rate)[0] for index in wanted}
     lengths = {index: len(indices) for index, indices in kept.items()}
-    dtype, decode = (np.float16, _decode_depth) if key.kind == "depth" else (np.uint8, _decode)
-    with CacheWriter(path, key, lengths, shape, dtype) as writer:
-        jobs = [(dataset, index, kept[index], camera, size) for index in wanted if index not in writer.done]
-        for index, rows in map_in_order(decode, jobs, workers=workers):
+    with CacheWriter(path, key, lengths, shape, _DTYPE[key.kind]) as writer:
+        jobs = [(dataset, index, kept[index], camera, key.kind, shape) for index in wanted if index not in writer.done]
+        for index, rows in map_in_order(_decode, jobs, workers=workers):
             writer.write(index, rows)
             if progress is not None:
                 progress(len(writer.done), len(wanted))
     return open_cache(path, key)
 
 
-_Job = tuple[Dataset, int, np.ndarray, str | None, tuple[int, int]]
+_Job = tuple[Dataset, int, np.ndarray, str | None, str, tuple[int, ...]]
 
 
 def _decode(job: _Job) -> tuple[int, np.ndarray]:
-    dataset, index, kept, camera, size = job
-    out = np.empty((len(kept), *size, 3), dtype=np.uint8)
+    dataset, index, kept, camera, kind, shape = job
+    read = dataset.depth if kind == "depth" else dataset.frames
+    out = np.empty((len(kept), *shape), dtype=_DTYPE[kind])
     for start in range(0, len(kept), _CHUNK):
         rows = kept[start : start + _CHUNK]
-        out[start : start + len(rows)] = dataset.frames(index, rows, camera, size=size)
-    return index, out
-
-
-def _decode_depth(job: _Job) -> tuple[int, np.ndarray]:
-    dataset, index, kept, camera, size = job
-    out = np.empty((len(kept), *size), dtype=np.float16)
-    for start in range(0, len(kept), _CHUNK):
-        rows = kept[start : start + _CHUNK]
-        out[start : start + len(rows)] = dataset.depth(index, rows, camera, size=size)
+        out[start : start + len(rows)] = read(index, rows, camera, size=(shape[0], shape[1]))
     return index, out

@@ -85,7 +85,12 @@ def read_layout(root: Path) -> Layout:
     for key in ("fps", "features", "data_path"):
         if key not in info:
             raise DataError(f"dataset {root}: expected {key!r} in {INFO_PATH}, found {sorted(info)}")
-    episodes = _episodes_v3(root, info) if version == "v3.0" else _episodes_v2(root, info)
+    try:
+        episodes = _episodes_v3(root, info) if version == "v3.0" else _episodes_v2(root, info)
+    except KeyError as error:
+        raise DataError(
+            f"dataset {root}: expected {error} in the meta of every episode, found none. Copy the dataset again."
+        ) from error
     if not episodes:
         raise DataError(f"dataset {root}: expected at least one episode, its meta lists none")
     return Layout(root=root, version=version, info=info, episodes=episodes, stats=_stats(root, version))
@@ -100,29 +105,26 @@ def _episodes_v3(root: Path, info: Mapping[str, Any]) -> tuple[EpisodeRecord, ..
     rows = read_episode_table(root / EPISODES_FOLDER)
     if not rows:
         raise DataError(f"dataset {root}: expected Parquet files in {EPISODES_FOLDER}, found none")
-    tasks = _tasks(root)
+    tasks = tuple(_tasks(root).values())
+    only = tasks if len(tasks) == 1 else ()
     records = []
     for row in rows:
-        try:
-            place = {name: row[f"data/{name}"] for name in ("chunk_index", "file_index")}
-            videos = {}
-            for key in video_features(info):
-                chunk = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
-                path = root / info["video_path"].format(video_key=key, **chunk)
-                videos[key] = VideoSpan(path=path, start=float(row[f"videos/{key}/from_timestamp"]))
-            record = EpisodeRecord(
+        place = {name: row[f"data/{name}"] for name in ("chunk_index", "file_index")}
+        videos = {}
+        for key in video_features(info):
+            chunk = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
+            path = root / info["video_path"].format(video_key=key, **chunk)
+            videos[key] = VideoSpan(path=path, start=float(row[f"videos/{key}/from_timestamp"]))
+        records.append(
+            EpisodeRecord(
                 index=row["episode_index"],
                 length=row["length"],
-                tasks=tuple(row.get("tasks") or tasks.values())[: None if row.get("tasks") else 1],
+                tasks=tuple(row.get("tasks") or only),
                 meta={key: value for key, value in row.items() if not is_reserved(key) and value is not None},
                 data=root / info["data_path"].format(**place),
                 videos=videos,
             )
-        except KeyError as error:
-            raise DataError(
-                f"dataset {root}: expected the column {error} in {EPISODES_FOLDER}, found {sorted(row)}"
-            ) from error
-        records.append(record)
+        )
     return tuple(records)
 
 

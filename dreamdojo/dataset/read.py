@@ -20,7 +20,7 @@ import numpy as np
 
 from dreamdojo.dataset import stats as statistics
 from dreamdojo.dataset.columns import ParquetColumns
-from dreamdojo.dataset.depth import DepthRange
+from dreamdojo.dataset.depth import DepthRange, stream_info
 from dreamdojo.dataset.embodiment import Embodiment, Field
 from dreamdojo.dataset.foreign import derive_embodiment, find_cameras, locate_body, read_modality
 from dreamdojo.dataset.layout import EpisodeRecord, Layout, read_layout
@@ -207,9 +207,10 @@ class Dataset:
                 f"dataset {self.root}: camera {camera} has no depth; cameras with depth: {having or 'none'}"
             )
         key = self._depths[camera]
-        info = {**(self.info["features"][key].get("video_info") or {}), **(self.info["features"][key]["info"] or {})}
         codes = self._read(episode_index, indices, key, "gray12", size)
-        return DepthRange.from_info(info, of=f"dataset {self.root}, feature {key}").dequantize(codes)
+        return DepthRange.from_info(
+            stream_info(self.info["features"][key]), of=f"dataset {self.root}, feature {key}"
+        ).dequantize(codes)
 
     def column(self, key: str, episode_index: int) -> np.ndarray:
         """A column of an episode, as stored: `t` or `t ...`; text as an array of str objects.

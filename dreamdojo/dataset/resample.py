@@ -40,17 +40,30 @@ def resample(dataset: Dataset, episode_index: int, rate: float) -> Resampled:
         DataError: if a column is missing, not finite or of the wrong length, or time does not advance evenly.
         ConfigError: if the rate is not positive.
     """
-    times = dataset.timestamps(episode_index)
-    kept, true_rate = choose_frames(times, rate, source_rate=dataset.fps)
+    kept, true_rate = kept_frames(dataset, episode_index, rate)
     body = dataset.embodiment
     actions = dataset.actions(episode_index) if body.action_dim else None
     return Resampled(
         frame_indices=kept,
         actions=None if actions is None else _between(actions, kept, body),
         states=dataset.states(episode_index)[kept] if body.state_dim else None,
-        timestamps=times[kept],
+        timestamps=dataset.timestamps(episode_index)[kept],
         rate=true_rate,
     )
+
+
+def kept_frames(dataset: Dataset, episode_index: int, rate: float) -> tuple[np.ndarray, float]:
+    """Which frames of an episode `rate` per second keeps, `(n,)` int64, and their rate; see `choose_frames`.
+
+    Raises:
+        DataError: naming the episode, if time does not advance evenly.
+        ConfigError: if the rate is not positive.
+    """
+    times = dataset.timestamps(episode_index)
+    try:
+        return choose_frames(times, rate, source_rate=dataset.fps)
+    except DataError as error:
+        raise DataError(f"dataset {dataset.root}, episode {episode_index}: {error}") from error
 
 
 def choose_frames(timestamps: np.ndarray, rate: float, *, source_rate: float) -> tuple[np.ndarray, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamdojo.dataset.schema import EPISODES_PATTERN
+from dreamdojo.errors import DataError
 
 _RESERVED = {"episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index", "task_index"}
 _RESERVED_PREFIXES = ("data/", "videos/", "stats/", "meta/")
@@ -40,8 +41,12 @@ def write_task_table(path: Path, tasks: Sequence[str]) -> None:
 
 
 def read_task_table(path: Path) -> dict[int, str]:
-    """Task index -> text, from any of the ways LeRobot has written the table."""
-    table = pq.read_table(path)
+    """Task index -> text, from any of the ways LeRobot has written the table.
+
+    Raises:
+        DataError: if it is not a readable Parquet file.
+    """
+    table = _read(path)
     text = next(name for name in table.column_names if name != "task_index")
     return dict(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True))
 
@@ -58,9 +63,20 @@ def write_episode_table(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_episode_table(folder: Path) -> list[dict[str, Any]]:
-    """All rows of `meta/episodes`, in order, without the statistics."""
+    """All rows of `meta/episodes`, in order, without the statistics.
+
+    Raises:
+        DataError: if a file is not readable Parquet.
+    """
     rows: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*/*.parquet")):
-        names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
-        rows += pq.read_table(path, columns=names).to_pylist()
+        rows += _read(path, wanted=lambda name: not name.startswith("stats/")).to_pylist()
     return sorted(rows, key=lambda row: row["episode_index"])
+
+
+def _read(path: Path, *, wanted: Callable[[str], bool] = bool) -> pa.Table:
+    """The columns of a file whose names are `wanted`."""
+    try:
+        return pq.read_table(path, columns=[name for name in pq.read_schema(path).names if wanted(name)])
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: expected a readable Parquet file, found {error}. Copy the dataset again.") from error

@@ -69,7 +69,6 @@ class WindowSampler:
         self.length, self.batch_size, self.seed, self.strides = length, batch_size, seed, tuple(strides)
         self._shares = np.array([source.weight for source in self.sources]) / sum(s.weight for s in self.sources)
         span = (length - 1) * max(self.strides) + 1
-        self._episodes: list[np.ndarray] = []
         self._cumulative: list[np.ndarray] = []
         for source in self.sources:
             rows = np.array([len(next(iter(episode.values()))) for episode in source.episodes])

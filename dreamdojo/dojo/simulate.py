@@ -28,6 +28,7 @@ from dreamdojo.dataset.parallel import map_in_order
 from dreamdojo.dataset.write import CameraSpec, DatasetWriter, EncodedEpisode, MetaValue, encode_episode
 from dreamdojo.dojo.actors import TASK_WEIGHTS, Actor, check_tasks
 from dreamdojo.dojo.difficulty import GENTLE, Difficulty, find_difficulty
+from dreamdojo.dojo.errands import LIFTED
 from dreamdojo.dojo.layout import CAMERA
 from dreamdojo.dojo.simulation import Moment, Simulation, UnstablePhysics
 from dreamdojo.dojo.splits import seed_of
@@ -38,7 +39,6 @@ from dreamdojo.files import write_json
 Progress = Callable[[int, int, str], None]
 """Called with episodes done, episodes wanted, and a few words."""
 
-_LIFTED = 0.03  # metres above where it stood
 _SPARE_SEEDS = 3  # a dataset that rejects more than this many times its episodes is not worth waiting for
 
 
@@ -325,7 +325,7 @@ def _episode_facts(simulation: Simulation, actor: Actor, moments: list[Moment]) 
         "split": simulation.layout.split,
         "plans": ", ".join(plan.task for plan in actor.plans),
         "objects": ", ".join(thing.name for thing in simulation.layout.objects),
-        "lifted": int(((rise > _LIFTED) & held).any(axis=0).sum()),
+        "lifted": int(((rise > LIFTED) & held).any(axis=0).sum()),
         "farthest_moved": float(np.linalg.norm(places - places[0], axis=-1).max()),
         "frames_in_contact": int(sum(moment.touched.any() for moment in moments)),
     }

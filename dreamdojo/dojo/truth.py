@@ -187,7 +187,7 @@ class GroundTruth:
         return inside & (self.effector_visible_pixels(episode) >= self._enough_pixels(episode))
 
     def joint_position(self, episode: int) -> np.ndarray:
-        """`(t, j)` radians."""
+        """`(t, j)` radians; metres for the slides of a mobile base, which come first."""
         return self._array(episode, "joint_position")
 
     def object_poses(self, episode: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from dreamdojo.evaluation.keypoints import (
     HeatmapNet,
     Located,
     Plates,
+    ProbeConfig,
     ProbeError,
     degraded,
     held_out_rows,
@@ -32,25 +33,11 @@ from dreamdojo.metrics import unit_range
 
 
 @dataclass(frozen=True, kw_only=True)
-class EffectorProbeConfig:
-    """How the probe is built and trained. The defaults take about half a minute on one core at 64 x 64."""
+class EffectorProbeConfig(ProbeConfig):
+    """How the probe of the end effector is trained, on frames. The defaults take half a minute on a core at 64 x 64."""
 
-    width: int = 16
-    """Channels at half size; twice and four times as many below."""
     steps: int = 400
-    """Optimizer steps."""
-    batch: int = 32
-    """Frames per step."""
-    learning_rate: float = 4e-3
-    """Peak of the one-cycle schedule."""
-    erased: float = 0.15
-    """Share of training frames whose body is taken away."""
-    held_out: float = 0.15
-    """Share of the episodes that the probe is judged on."""
     gate: float = 2.5
-    """Mean own error in pixels above which the probe is not used."""
-    seed: int = 0
-    """Decides the network's start, the held-out episodes and the order of training."""
 
 
 @dataclass(frozen=True, kw_only=True)

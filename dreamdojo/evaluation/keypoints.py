@@ -39,6 +39,28 @@ LOCATE_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """How a position probe is built and trained."""
+
+    width: int = 16
+    """Channels at half size; twice and four times as many below."""
+    steps: int
+    """Optimizer steps."""
+    batch: int = 32
+    """Samples per step."""
+    learning_rate: float = 4e-3
+    """Peak of the one-cycle schedule."""
+    erased: float = 0.15
+    """Share of the samples from which what is sought is taken away."""
+    held_out: float = 0.15
+    """Share of the episodes that the probe is judged on."""
+    gate: float
+    """Mean own error in pixels above which the probe is not used."""
+    seed: int = 0
+    """Decides the network's start, the held-out episodes and the order of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Located:
     """Where a probe sees what it looks for."""
 

@@ -9,6 +9,7 @@ repeated with targets shuffled between episodes, which shows what it finds where
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -18,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dreamdojo.errors import DataError
-from dreamdojo.metrics import ChosenRidge, Interval, bootstrap_interval, choose_ridge, r2_score
+from dreamdojo.metrics import ChosenRidge, Interval, choose_ridge, explained_variance, r2_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +29,24 @@ class ProbedDimension:
     name: str
     """What the target is, e.g. `x`."""
     r2: Interval
-    """R2 on held-out episodes, with a bootstrap interval over them."""
+    """R2 on held-out episodes, with a bootstrap interval over them; NaN where the target is the same in all of them."""
     null_mean: float
     """Mean R2 of the same procedure with targets shuffled between episodes."""
     null_high: float
     """The R2 that 95 % of the shuffles stay below."""
     strength: float | None
     """Ridge strength chosen for this target; None where the probe is no ridge regression."""
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether the whole interval lies above 0 and above 95 % of the shuffles."""
+        return self.r2.low > max(self.null_high, 0.0)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain numbers for a results file; NaN becomes None."""
+        null = {"null_mean": self.null_mean, "null_high": self.null_high}
+        finite = {name: value if math.isfinite(value) else None for name, value in null.items()}
+        return {**self.r2.to_json(), **finite, "strength": self.strength}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +64,7 @@ class LinearProbe:
             "train_episodes": self.train_episodes,
             "held_out_episodes": self.held_out_episodes,
             "permutations": self.permutations,
-            "r2": {
-                d.name: d.r2.to_json() | {"null_mean": d.null_mean, "null_high": d.null_high, "strength": d.strength}
-                for d in self.dimensions
-            },
+            "r2": {dimension.name: dimension.to_json() for dimension in self.dimensions},
         }
 
 
@@ -155,7 +164,7 @@ def probe_episodes(
 
     x, y = features.double(), targets.double()
     reader = fit(x[~test], y[~test], fold[~test])
-    predicted = reader.predict(x[test])
+    r2 = explained_variance((reader.predict(x[test]) - y[test]).square(), y[test], episodes[test], seed=seed)
     strengths = reader.strengths if isinstance(reader, ChosenRidge) else (None,) * len(names)
     null = []
     for _ in range(permutations):
@@ -169,7 +178,7 @@ def probe_episodes(
         dimensions=tuple(
             ProbedDimension(
                 name=name,
-                r2=r2_interval(predicted[:, k], y[test, k], episodes[test], seed=seed),
+                r2=r2.columns[k],
                 null_mean=null_r2[:, k].mean().item(),
                 null_high=null_r2[:, k].quantile(0.95).item(),
                 strength=strengths[k],
@@ -198,18 +207,3 @@ def _shuffled_between_episodes(
     ids = episodes.unique()
     order = ids[torch.randperm(len(ids), generator=generator)]
     return torch.cat([y[episodes == episode] for episode in order])
-
-
-def r2_interval(
-    predicted: Float[Tensor, " n"], truth: Float[Tensor, " n"], episodes: Int[Tensor, " n"], *, seed: int
-) -> Interval:
-    """R2 with a bootstrap over episodes, from four sums per episode."""
-    centred = truth - truth.mean()  # the sums below cancel badly for a target with a large offset
-    rows = torch.stack(((predicted - truth) ** 2, centred**2, centred, torch.ones_like(truth)), dim=1)
-    sums = torch.stack([rows[episodes == episode].sum(dim=0) for episode in episodes.unique()])
-
-    def r2(sums: Tensor) -> Tensor:
-        residual, squares, total, count = sums.sum(dim=0)
-        return 1 - residual / (squares - total**2 / count)
-
-    return bootstrap_interval(sums, r2, seed=seed)

@@ -27,6 +27,7 @@ from dreamdojo.evaluation.keypoints import (
     HeatmapNet,
     Located,
     Plates,
+    ProbeConfig,
     ProbeError,
     degraded,
     held_out_rows,
@@ -48,31 +49,20 @@ COLOUR_SCALE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectProbeConfig:
-    """How the probe is built and trained. The defaults take about a minute on one core at 64 x 64."""
+class ObjectProbeConfig(ProbeConfig):
+    """How the probe of objects is trained, on pairs of frames. The defaults take a minute on a core at 64 x 64.
 
-    width: int = 16
-    """Channels at half size; twice and four times as many below."""
+    It is judged on moved objects.
+    """
+
     steps: int = 700
-    """Optimizer steps."""
-    batch: int = 32
-    """Pairs of frames per step."""
-    learning_rate: float = 4e-3
-    """Peak of the one-cycle schedule."""
+    gate: float = 3.0
     max_gap: int = 32
     """Largest distance in time between the start frame and the frame in question, in frames."""
     moved: float = 3.0
     """An object has moved if it is at least this many pixels from where it was."""
     relocated: float = 0.5
     """Share of training pairs whose object is cut out and put elsewhere."""
-    erased: float = 0.15
-    """Share of training pairs whose object is taken away."""
-    held_out: float = 0.15
-    """Share of the episodes that the probe is judged on."""
-    gate: float = 3.0
-    """Mean own error on moved objects in pixels above which the probe is not used."""
-    seed: int = 0
-    """Decides the network's start, the held-out episodes and the order of training."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from dreamdojo.evaluation.keypoints import (
     photometric,
     train_net,
 )
-from dreamdojo.evaluation.objects import MIN_VISIBLE_PIXELS, likeness, palette
+from dreamdojo.evaluation.objects import likeness, palette, visible_objects
 from dreamdojo.metrics import unit_range
 
 FOLDS = (1, 2, 4)
@@ -238,20 +238,15 @@ def train_heading_probe(
     return probe
 
 
-def _visible(scenes: Scenes) -> Bool[Tensor, "n o"]:
-    areas = [(scenes.labels == o + FIRST_OBJECT_LABEL).sum(dim=(-2, -1)) for o in range(scenes.folds.shape[1])]
-    return torch.stack(areas, dim=1) >= MIN_VISIBLE_PIXELS
-
-
 def _asked(scenes: Scenes) -> Int[Tensor, "2 m"]:
     """Every frame and object that can be asked for."""
-    seen = _visible(scenes) & scenes.headings.isfinite() & (scenes.folds > 0)
+    seen = visible_objects(scenes.labels, scenes.folds.shape[1]) & scenes.headings.isfinite() & (scenes.folds > 0)
     return torch.stack(seen.nonzero(as_tuple=True))
 
 
 def _marked_in(scenes: Scenes) -> Int[Tensor, "n o"]:
     """For every frame and object another frame of the scene in which the object is marked; itself where none is."""
-    visible = _visible(scenes)
+    visible = visible_objects(scenes.labels, scenes.folds.shape[1])
     order = torch.arange(len(visible))
     found = order[:, None].expand_as(visible).clone()
     for row in range(len(visible)):

@@ -163,7 +163,7 @@ def depth_section(
 
 def latent_action_section(probe: LinearProbe) -> Section:
     """How much of the true motion a straight line reads off the latent action."""
-    read = [d for d in probe.dimensions if d.r2.low > max(d.null_high, 0.0)]
+    read = [d for d in probe.dimensions if d.above_chance]
     names = ", ".join(d.name for d in read)
     verdict = Verdict(
         tone="good" if read else "bad",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from dreamdojo.evaluation.report import (
     StageTimes,
     Text,
     Verdict,
+    number,
 )
 from dreamdojo.evaluation.report.pictures import error_frames
 from dreamdojo.evaluation.rollouts import (
@@ -46,6 +48,7 @@ from dreamdojo.evaluation.sections import (
     picture_section,
     position_section,
 )
+from dreamdojo.metrics import Interval
 from dreamdojo.rollout.session import Session
 from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.training.progress import Report as Progress
@@ -112,15 +115,15 @@ def evaluate_sessions(
     total = 2 * len(sessions) + 1
     predictions, others, depths, other_depths, fps = {}, {}, {}, {}, {}
     codings = [session.depth for session in sessions.values() if session.depth is not None]
-    for number, (name, session) in enumerate(sessions.items()):
+    for done, (name, session) in enumerate(sessions.items()):
         true = predict_all(session, plan, seed=seed)
         predictions[name] = true.frames
-        report(2 * number + 1, total, f"{name}, true actions")
+        report(2 * done + 1, total, f"{name}, true actions")
         other = predict_all(session, plan, other_actions=True, seed=seed)
         others[name] = other.frames
         if true.depth is not None and other.depth is not None:
             depths[name], other_depths[name] = true.depth, other.depth
-        report(2 * number + 2, total, f"{name}, other actions")
+        report(2 * done + 2, total, f"{name}, other actions")
         fps[name] = frames_per_second(session, plan)
     depth = None
     if codings and plan.given_depth is not None and plan.true_depth is not None:
@@ -205,18 +208,8 @@ def _summary_section(evaluation: Evaluation, horizons: Sequence[int]) -> Section
     obeys = scores.controllability("moving_psnr", method, far)
     sharp = scores.mean("sharpness", method, far)
     cards = [
-        Card(
-            label=f"moving pixels, {far} frames ahead, against copying",
-            value=f"{gain.mean:+.1f} dB",
-            note=f"95 %: {gain.low:+.1f} to {gain.high:+.1f}",
-            tone="good" if gain.low > 0 else "bad",
-        ),
-        Card(
-            label="true actions against another episode's",
-            value=f"{obeys.mean:+.1f} dB",
-            note=f"95 %: {obeys.low:+.1f} to {obeys.high:+.1f}",
-            tone="good" if obeys.low > 0 else "bad",
-        ),
+        _difference_card(f"moving pixels, {far} frames ahead, against copying", gain),
+        _difference_card("true actions against another episode's", obeys),
         *(
             Card(label=f"frames per second, {name}", value=f"{fps:.0f}", note="one session, decoding included")
             for name, fps in evaluation.fps.items()
@@ -233,16 +226,16 @@ def _summary_section(evaluation: Evaluation, horizons: Sequence[int]) -> Section
                 tone="good" if scores.against("moving_depth_error", method, far).below_zero else "bad",
             )
         )
-    blurred = sharp.mean < 0.7
-    verdict = Verdict(
-        tone="bad" if blurred else "good",
-        text=f"Where things move, the {method}'s pictures hold {sharp.mean:.0%} of the true sharpness at frame {far}"
-        + (
-            ": this is a blurry model. Minutes of training make an honest start, not a finished world; more steps help."
-            if blurred
-            else "."
-        ),
-    )
+    held = f"Where things move, the {method}'s pictures hold {sharp.mean:.0%} of the true sharpness at frame {far}"
+    if not math.isfinite(sharp.mean):
+        verdict = Verdict(tone="open", text=f"Too little moves at frame {far} to say how sharp the {method} is.")
+    elif sharp.mean < 0.7:
+        words = (
+            "this is a blurry model. Minutes of training make an honest start, not a finished world; more steps help."
+        )
+        verdict = Verdict(tone="bad", text=f"{held}: {words}")
+    else:
+        verdict = Verdict(tone="good", text=f"{held}.")
     return Section(
         title="In short",
         lead=f"{scores.clips} held-out robot clips that no stage was trained on.",
@@ -252,6 +245,12 @@ def _summary_section(evaluation: Evaluation, horizons: Sequence[int]) -> Section
             Text(text=f"The baseline, {COPY}, is what a world in which nothing moves would show."),
         ),
     )
+
+
+def _difference_card(label: str, found: Interval) -> Card:
+    mean, low, high = (number(x, decimals=1, signed=True) for x in (found.mean, found.low, found.high))
+    tone = "good" if found.above_zero else "bad" if math.isfinite(found.mean) else "open"
+    return Card(label=label, value=f"{mean} dB", note=f"95 %: {low} to {high}", tone=tone)
 
 
 def _clip(evaluation: Evaluation, index: int) -> Clip:

@@ -246,6 +246,8 @@ def agreement(truth: Float[Tensor, " p"], model: Float[Tensor, " p"]) -> Agreeme
 
 def _centred(values: Tensor) -> Tensor:
     values = values.double()
+    if not len(values):
+        return values
     centred = values - values.mean()
     # what is constant but for rounding is constant
     return torch.where(centred.abs() <= 1e-12 * values.abs().amax().clamp(min=1), 0.0, centred)

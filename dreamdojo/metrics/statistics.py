@@ -172,7 +172,7 @@ def explained_variance(
 
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(ids), (resamples, len(ids)), generator=generator)
-    times = torch.nn.functional.one_hot(drawn, len(ids)).sum(dim=1).double()
+    times = rows.new_zeros(drawn.shape).scatter_add_(1, drawn, rows.new_ones(drawn.shape))
     found, draws = r2(sums.sum(dim=0)[None])[0], r2(torch.einsum("rg,gsk->rsk", times, sums))
 
     def interval(value: Tensor, values: Tensor) -> Interval:

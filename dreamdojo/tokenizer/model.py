@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.tokenizer.normalised import NormalisedTokenizer
 from dreamdojo.tokenizer.protocol import CausalState
-from dreamdojo.training.hub import Pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +94,8 @@ class CausalTimeConv(nn.Module):
         return x + mixed, padded[:, -2:]
 
 
-class Tokenizer(Pretrained):
+class Tokenizer(NormalisedTokenizer):
     """Frames in [-1, 1] to latent frames and back."""
-
-    latent_mean: Tensor
-    latent_std: Tensor
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -140,21 +137,6 @@ class Tokenizer(Pretrained):
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 
-    @property
-    def latent_channels(self) -> int:
-        """Channels of a latent frame."""
-        return self.config.latent_channels
-
-    @property
-    def spatial_factor(self) -> int:
-        """How many times smaller a latent frame's sides are."""
-        return self.config.spatial_factor
-
-    @property
-    def temporal_factor(self) -> int:
-        """`k`, the frames of one latent frame after the first."""
-        return self.config.temporal_factor
-
     def encode(
         self, frames: Float[Tensor, "b t c h w"], state: CausalState | None = None
     ) -> tuple[Float[Tensor, "b tl cl hl wl"], CausalState]:
@@ -166,7 +148,7 @@ class Tokenizer(Pretrained):
             DataError: if `t` does not fit `k`, or the sides do not divide by `spatial_factor`.
         """
         raw, state = self._encode(frames, state)
-        return (raw - self._per_channel(self.latent_mean)) / self._per_channel(self.latent_std), state
+        return self.normalise(raw), state
 
     def decode(
         self, latents: Float[Tensor, "b tl cl hl wl"], state: CausalState | None = None
@@ -175,8 +157,7 @@ class Tokenizer(Pretrained):
 
         Without a state the first latent frame is the first of the video and gives one frame; every other gives `k`.
         """
-        raw = latents * self._per_channel(self.latent_std) + self._per_channel(self.latent_mean)
-        return self._decode(raw, state)
+        return self._decode(self.denormalise(latents), state)
 
     def forward(
         self, frames: Float[Tensor, "b t c h w"], latent_noise: Float[Tensor, "b tl cl hl wl"] | float = 0.0
@@ -184,10 +165,6 @@ class Tokenizer(Pretrained):
         """Reconstruction and raw latents, as training needs them; `latent_noise` is added before decoding."""
         raw, _ = self._encode(frames, None)
         return self._decode(raw + latent_noise, None)[0], raw
-
-    def num_latents(self, num_frames: int) -> int:
-        """Latent frames of a whole video of `num_frames`."""
-        return 1 + (num_frames - 1) // self.config.temporal_factor
 
     def _encode(self, frames: Tensor, state: CausalState | None) -> tuple[Tensor, CausalState]:
         k, factor = self.config.temporal_factor, self.config.spatial_factor
@@ -221,10 +198,6 @@ class Tokenizer(Pretrained):
         if first:
             x = x[:, k - 1 :]
         return self.up(x.flatten(0, 1)).unflatten(0, x.shape[:2]), (kept,)
-
-    @staticmethod
-    def _per_channel(values: Tensor) -> Tensor:
-        return values[:, None, None]
 
 
 def to_pixels(frames: Float[Tensor, "*b c h w"]) -> Tensor:

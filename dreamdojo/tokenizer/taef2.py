@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.tokenizer.normalised import NormalisedTokenizer
 from dreamdojo.tokenizer.protocol import CausalState
-from dreamdojo.training.hub import Pretrained
 
 HALVINGS = 3
 BLOCKS = 3
@@ -137,11 +137,8 @@ class Decoder(nn.Module):
         return self.conv_out(self.last(x))
 
 
-class TAEF2Tokenizer(Pretrained):
+class TAEF2Tokenizer(NormalisedTokenizer):
     """Frames in [-1, 1] to latent frames and back; satisfies `VideoTokenizer` and remembers nothing between calls."""
-
-    latent_mean: Tensor
-    latent_std: Tensor
 
     def __init__(self, config: TAEF2Config) -> None:
         super().__init__()
@@ -151,25 +148,6 @@ class TAEF2Tokenizer(Pretrained):
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
         self.requires_grad_(False)
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of a latent frame."""
-        return self.config.latent_channels
-
-    @property
-    def spatial_factor(self) -> int:
-        """How many times smaller a latent frame's sides are."""
-        return self.config.spatial_factor
-
-    @property
-    def temporal_factor(self) -> int:
-        """`k`, the frames of one latent frame: 1."""
-        return self.config.temporal_factor
-
-    def num_latents(self, num_frames: int) -> int:
-        """Latent frames of a whole video of `num_frames`: as many."""
-        return num_frames
 
     def encode(
         self, frames: Float[Tensor, "b t c h w"], state: CausalState | None = None
@@ -186,13 +164,13 @@ class TAEF2Tokenizer(Pretrained):
         if h % factor or w % factor:
             raise DataError(f"frames of {h}x{w} do not divide by the tokenizer's spatial factor {factor}")
         raw = _in_parts(self.encoder, (frames.flatten(0, 1) + 1) / 2, h * w).unflatten(0, (b, t))
-        return (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None], ()
+        return self.normalise(raw), ()
 
     def decode(
         self, latents: Float[Tensor, "b tl cl hl wl"], state: CausalState | None = None
     ) -> tuple[Float[Tensor, "b t c h w"], CausalState]:
         """Normalised latent frames -> frames; the state is empty."""
-        raw = latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
+        raw = self.denormalise(latents)
         pixels = raw.shape[-2] * raw.shape[-1] * self.spatial_factor**2
         frames = _in_parts(self.decoder, raw.flatten(0, 1), pixels).unflatten(0, latents.shape[:2])
         return 2 * frames - 1, ()

@@ -148,8 +148,6 @@ def encode_episode(
     parts, state, start = [], None, 0
     while start < usable:
         stop = min(start + chunk * k + (1 if state is None else 0), usable)
-        if state is None and k == 1:
-            stop = min(start + chunk, usable)
         video = video_of(model, frames[start:stop], None if depth is None else depth[start:stop], compute)
         with compute.autocasting():
             latents, state = model.encode(video, state)

@@ -27,8 +27,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.tokenizer.normalised import NormalisedTokenizer
 from dreamdojo.tokenizer.protocol import CausalState
-from dreamdojo.training.hub import Pretrained
 
 # fmt: off
 WAN_LATENT_MEAN = (
@@ -318,14 +318,11 @@ class Decoder(nn.Module):
             yield from self._rise(frame, memory, level + 1)
 
 
-class WanTokenizer(Pretrained):
+class WanTokenizer(NormalisedTokenizer):
     """Frames in [-1, 1] to latent frames and back; satisfies `dreamdojo.tokenizer.protocol.VideoTokenizer`.
 
     Computes in the precision of its weights; latents and frames are float32.
     """
-
-    latent_mean: Tensor
-    latent_std: Tensor
 
     def __init__(self, config: WanConfig) -> None:
         super().__init__()
@@ -338,25 +335,6 @@ class WanTokenizer(Pretrained):
         published = channels == len(WAN_LATENT_MEAN)
         self.register_buffer("latent_mean", torch.tensor(WAN_LATENT_MEAN) if published else torch.zeros(channels))
         self.register_buffer("latent_std", torch.tensor(WAN_LATENT_STD) if published else torch.ones(channels))
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of a latent frame."""
-        return self.config.latent_channels
-
-    @property
-    def spatial_factor(self) -> int:
-        """How many times smaller a latent frame's sides are."""
-        return self.config.spatial_factor
-
-    @property
-    def temporal_factor(self) -> int:
-        """`k`, the frames of one latent frame after the first."""
-        return self.config.temporal_factor
-
-    def num_latents(self, num_frames: int) -> int:
-        """Latent frames of a whole video of `num_frames`."""
-        return 1 + (num_frames - 1) // self.temporal_factor
 
     def encode(
         self, frames: Float[Tensor, "b t c h w"], state: CausalState | None = None
@@ -377,8 +355,7 @@ class WanTokenizer(Pretrained):
             if features is not None:
                 mean, _ = self.to_posterior(features, memory).chunk(2, dim=1)
                 means.append(mean.float())
-        latents = (torch.stack(means, dim=1) - _per_channel(self.latent_mean)) / _per_channel(self.latent_std)
-        return latents, _state(self.encoder, memory)
+        return self.normalise(torch.stack(means, dim=1)), _state(self.encoder, memory)
 
     def decode(
         self, latents: Float[Tensor, "b tl cl hl wl"], state: CausalState | None = None
@@ -397,9 +374,8 @@ class WanTokenizer(Pretrained):
                 f"{tuple(latents.shape)}. They may come from another tokenizer."
             )
         memory = _remember(self.decoder, state, latents[:, 0], "latents")
-        means = latents.float() * _per_channel(self.latent_std) + _per_channel(self.latent_mean)
         frames = []
-        for mean in means.unbind(1):
+        for mean in self.denormalise(latents.float()).unbind(1):
             features = self.from_latent(self._at_the_door(mean), memory)
             frames.extend(frame.float() for frame in self.decoder(features, memory))
         return torch.stack(frames, dim=1), _state(self.decoder, memory)
@@ -462,7 +438,3 @@ def _state(coder: nn.Module, memory: Memory) -> CausalState:
         parts += [torch.zeros_like(seen[0]) for _ in range(module.kept - len(seen))]
         parts += seen
     return tuple(parts)
-
-
-def _per_channel(values: Tensor) -> Tensor:
-    return values[:, None, None]

@@ -8,12 +8,14 @@ from pathlib import Path
 
 
 def work(job: str | Path, tell: Callable[[float], None]) -> object:
-    """`crash` and `hang` do so; a path that is not there yet kills the engine's worker; the rest gives the process."""
+    """`crash`, `hang` and `fail` do so; a new path kills the engine's worker; the rest gives the process."""
     if job == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if job == "hang":
         tell(0.01)
         time.sleep(600)
+    if job == "fail":
+        raise PermissionError("not yours")
     if isinstance(job, Path) and not job.exists():
         job.write_text(str(os.getppid()))
         os.kill(os.getppid(), signal.SIGKILL)  # the engine's worker, not only the process it keeps

@@ -57,7 +57,12 @@ def test_where_nothing_is_kept_the_report_is_there_all_the_same(tmp_path: Path, 
     (videos / "square.mp4").unlink()
     with pytest.raises(SystemExit):
         main(["curate", str(videos), "--out", str(tmp_path / "d"), "--stages", "quality", "--workers", "0"])
-    assert "quality: black" in (tmp_path / "d.work/report.html").read_text() and not (tmp_path / "d").exists()
+    page = tmp_path / "d.work/report.html"
+    assert "quality: black" in page.read_text() and not (tmp_path / "d").exists()
+    page.unlink()
+    with pytest.raises(SystemExit):
+        main(["curate", str(videos / "away"), "--out", str(tmp_path / "d"), "--stages", "quality", "--workers", "0"])
+    assert not page.exists(), "a run that never looked at a video does not show another's clips"
 
 
 def test_hands_decide_and_keyframes_spare_the_looks(

@@ -55,7 +55,7 @@ def test_long_videos_are_cut_into_clips_and_short_rests_are_counted(tmp_path: Pa
     assert [episode.length for episode in dataset.episodes] == [10, 10]
     assert [episode.meta["start_seconds"] for episode in dataset.episodes] == [0.0, 1.0]
     assert numbers_in(dataset.frames(1, range(10))) == list(range(30, 60, 3))
-    assert report.videos[0].num_short == 1
+    assert (report.videos[0].num_short, report.videos[0].num_pauses) == (1, 0), "the longest clip is no pause"
 
 
 def test_patterns_and_lists_of_files_work_too(tmp_path: Path, videos: Path) -> None:

@@ -29,6 +29,11 @@ def test_a_crash_and_a_hang_cost_one_job_each() -> None:
     assert done[3] == done[4] and done[3] not in (done[0], os.getpid()), "the worker is replaced, then kept"
 
 
+def test_an_error_of_the_system_in_a_job_is_raised_as_it_is_and_no_lost_worker() -> None:
+    with pytest.raises(PermissionError, match="not yours"):
+        list(run_local(work, ["fail"], workers=1, patience=1.0, grace=4.0))
+
+
 def settings(**changes: object) -> CurateSettings:
     return CurateSettings(**{"size": 32, "codec": FAST, "workers": 0, "skip_unreadable": True, **changes})  # type: ignore[arg-type]
 
@@ -70,9 +75,11 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, videos: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         curate(videos, tmp_path / "d", settings(), progress=stop)
     assert not (tmp_path / "d").exists() and len(list((tmp_path / "d.work/results").iterdir())) == 2
+    killed = tmp_path / "d.work/results/.0123.partial-1"
+    killed.mkdir()
     told: list[tuple[int, int]] = []
     curate(videos, tmp_path / "d", settings(), progress=lambda done, of: told.append((done, of)))
-    assert told == [(2, 3), (3, 3)]
+    assert told == [(2, 3), (3, 3)] and not killed.exists(), "what a killed worker has left is cleared away"
     curate(videos, tmp_path / "whole", settings())
     assert files_of(tmp_path / "d") == files_of(tmp_path / "whole")
 

@@ -88,6 +88,18 @@ def test_a_cache_of_another_key_is_refused_and_each_difference_named(tmp_path: P
         open_cache(tmp_path / "none", KEY)
 
 
+@pytest.mark.parametrize("name", ["rows.bin", "valid.bin"])
+def test_a_cache_that_was_not_copied_whole_is_refused(tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "c")
+    part = tmp_path / "c" / name
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(DataError, match=rf"expected \d+ bytes in {name}, found \d+"):
+        open_cache(tmp_path / "c", KEY)
+    part.unlink()
+    with pytest.raises(DataError, match=rf"bytes in {name}, found no such file"):
+        open_cache(tmp_path / "c", KEY)
+
+
 def test_finished_episodes_survive_an_interruption(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), CacheWriter(tmp_path / "c", KEY, LENGTHS, (2, 3), "float32") as writer:
         writer.write(3, rows(3, 7))

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dreamdojo.dataset.read import Dataset, open_dataset
@@ -88,3 +90,14 @@ def test_a_pause_that_would_repeat_a_frame_is_named() -> None:
         choose_frames(times, 10, source_rate=20)
     with pytest.raises(ConfigError, match="must be positive"):
         choose_frames(times, 0, source_rate=20)
+
+
+def test_a_pause_of_a_recording_is_named_with_its_episode(tmp_path: Path) -> None:
+    root = write_numbered_dataset(tmp_path / "d", [30, 30], fps=20)
+    path = next((root / "data").rglob("*.parquet"))
+    table = pq.read_table(path)
+    times = table["timestamp"].to_numpy() + np.where(np.arange(60) >= 45, np.float32(1), np.float32(0))
+    pq.write_table(table.set_column(table.schema.get_field_index("timestamp"), "timestamp", pa.array(times)), path)
+    assert len(resample(open_dataset(root), 0, 10).frame_indices) == 15
+    with pytest.raises(DataError, match=r"d, episode 1: expected a frame about every 0\.100 s, found a pause"):
+        resample(open_dataset(root), 1, 10)

@@ -130,6 +130,9 @@ def test_missing_files_of_the_meta_and_the_videos_are_named(old: Path) -> None:
     with pytest.raises(DataError, match=r"expected 10 fps .*found 15"):
         open_dataset(old).frames(1, [0])
     video.write_bytes(kept)
+    (old / "meta/episodes.jsonl").write_text('{"episode_index": 0, "tasks": ["push"]}')
+    with pytest.raises(DataError, match="expected 'length' in the meta of every episode, found none"):
+        open_dataset(old)
     (old / "meta/episodes.jsonl").unlink()
     with pytest.raises(DataError, match=r"expected meta/episodes\.jsonl, found no such file"):
         open_dataset(old)

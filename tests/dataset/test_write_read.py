@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from dreamdojo.dataset import write
@@ -244,6 +245,38 @@ def test_what_is_not_there_is_named(toy: tuple[Path, list[Recording]]) -> None:
         dataset.frames(1, [3, 17], "head")
 
 
+def test_an_episode_whose_meta_names_no_task_is_not_given_another_s(tmp_path: Path) -> None:
+    write_toy(tmp_path / "d", depth=False)
+    path = next((tmp_path / "d/meta/episodes").rglob("*.parquet"))
+    pq.write_table(pq.read_table(path).drop_columns(["tasks"]), path)
+    assert [episode.task for episode in open_dataset(tmp_path / "d").episodes] == ["", "", ""], "two tasks are listed"
+    one = write_numbered_dataset(tmp_path / "one", [4])
+    path = next((one / "meta/episodes").rglob("*.parquet"))
+    pq.write_table(pq.read_table(path).drop_columns(["tasks"]), path)
+    assert open_dataset(one).episodes[0].task == "count"
+
+
+def test_endless_depth_is_the_end_of_the_range_in_the_statistics_too(tmp_path: Path) -> None:
+    camera = {"head": CameraSpec(height=32, width=32, depth=True)}
+    metres = np.full((4, 32, 32), np.inf, np.float32)
+    metres[:, :16] = 1.0
+    with DatasetWriter(tmp_path / "d", fps=10, embodiment=BODY, cameras=camera) as writer:
+        writer.add(_episode(writer.scratch, cameras=camera, depth={"head": metres}))
+    stats = open_dataset(tmp_path / "d").stats["observation.images.head_depth"]
+    assert stats["max"].item() == 10.0 and stats["mean"].item() == pytest.approx(5.5)
+
+
+def test_depth_whose_feature_says_nothing_of_its_stream_is_refused_by_name(tmp_path: Path) -> None:
+    write_toy(tmp_path / "d")
+    features = json.loads((tmp_path / "d/meta/info.json").read_text())["features"]
+    key = "observation.images.head_depth"
+    features[key]["video_info"] = {"is_depth_map": True}
+    del features[key]["info"]
+    _edit(tmp_path / "d", features=features)
+    with pytest.raises(DataError, match=rf"feature {key}: expected 'video.depth_min'"):
+        open_dataset(tmp_path / "d").depth(0, [0], "head")
+
+
 def test_a_broken_dataset_says_what_is_broken(tmp_path: Path) -> None:
     def broken(name: str, message: str, *, read: bool = False) -> None:
         with pytest.raises(DataError, match=message):
@@ -265,6 +298,10 @@ def test_a_broken_dataset_says_what_is_broken(tmp_path: Path) -> None:
     root = write_numbered_dataset(tmp_path / "data", [4])
     next((root / "data").rglob("*.parquet")).write_bytes(b"PAR1")
     broken("data", "episode 0: expected a readable Parquet file", read=True)
+    for part in ("episodes", "tasks"):
+        root = write_numbered_dataset(tmp_path / part, [4])
+        next((root / "meta").rglob("*.parquet" if part == "episodes" else "tasks.parquet")).write_bytes(b"PAR1")
+        broken(part, "expected a readable Parquet file")
     write_numbered_dataset(tmp_path / "info", [4])
     (tmp_path / "info/meta/info.json").write_text("{")
     broken("info", r"expected JSON in .*info\.json")
@@ -281,6 +318,7 @@ def _episode(
     frames: dict[str, np.ndarray] | None = None,
     action: np.ndarray | None = None,
     depth: dict[str, np.ndarray] | None = None,
+    cameras: dict[str, CameraSpec] = HEAD,
     meta: dict[str, int] | None = None,
     codec: VideoCodec | None = None,
 ) -> EncodedEpisode:
@@ -288,7 +326,7 @@ def _episode(
         scratch=scratch,
         index=index,
         fps=fps,
-        cameras=HEAD,
+        cameras=cameras,
         frames={"head": numbered(range(4), 32, 32)} if frames is None else frames,
         columns={
             "action": np.zeros((4, 3), np.float32) if action is None else action,

@@ -56,9 +56,11 @@ def test_trials_survive_the_disk(trials, tmp_path):
         np.testing.assert_array_equal(before.folds, after.folds)
         np.testing.assert_array_equal(before.branches["other"].headings, after.branches["other"].headings)
         np.testing.assert_array_equal(before.given.frames, after.given.frames)
-    (tmp_path / "broken.npz").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="expected trials"):
-        load_trials(tmp_path / "broken.npz")
+    whole = (tmp_path / "trials.npz").read_bytes()
+    for content in (b"nothing", b"", whole[: len(whole) // 2]):
+        (tmp_path / "broken.npz").write_bytes(content)
+        with pytest.raises(DataError, match="expected trials"):
+            load_trials(tmp_path / "broken.npz")
 
 
 def test_a_covered_object_is_seen_again_and_was_not_moved():

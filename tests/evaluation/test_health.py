@@ -12,6 +12,7 @@ from dreamdojo.evaluation.health import (
     Pairs,
     Targets,
     Thresholds,
+    Transfer,
     default_data_sheet,
     examine,
     fit_mlp,
@@ -31,6 +32,7 @@ from dreamdojo.evaluation.health.response import in_another_light, seen_from_asi
 from dreamdojo.evaluation.health.spread import effective_rank
 from dreamdojo.evaluation.linear_probe import probe_episodes
 from dreamdojo.evaluation.report import render
+from dreamdojo.metrics import Interval
 from tests.evaluation.blobs import NAMES, Collapsed, Deaf, Half, Leaky, Mute, Perfect, Shy, blob_pairs, draw, find
 from tests.evaluation.test_report import parsed
 
@@ -156,6 +158,14 @@ def test_a_line_crosses_between_bodies_that_mean_the_same():
     human, robot = blob_pairs(Perfect()), blob_pairs(Perfect(), "robot", seed=9, motion_scale=0.6)
     transfer = transfer_probe(human, robot, seed=0)
     assert transfer is not None and max(transfer.drop.values()) < 0.05
+
+
+def test_what_has_no_r2_is_no_loss():
+    unknown, known = (Interval(mean=x, low=x, high=x, count=3) for x in (math.nan, 0.5))
+    found = Transfer(
+        source="a", target="b", standardised=False, r2={"x": unknown, "y": known}, own={"x": known, "y": known}
+    )
+    assert found.drop == {"y": 0.0} and json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_an_offset_between_bodies_is_mended_by_standardising_and_a_mirror_is_not():

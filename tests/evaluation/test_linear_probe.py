@@ -1,10 +1,13 @@
 """The linear probe finds what is there, nothing where there is nothing, and is not fooled by episodes."""
 
+import json
+import math
+
 import pytest
 import torch
 
 from dreamdojo.errors import DataError
-from dreamdojo.evaluation.linear_probe import linear_probe
+from dreamdojo.evaluation.linear_probe import linear_probe, probe_episodes
 
 EPISODES, LENGTH = 30, 20
 
@@ -59,6 +62,15 @@ def test_the_same_seed_gives_the_same_result_and_plain_numbers(episodes):
     first = linear_probe(truth, truth, episodes, names=("x", "y"), seed=4, permutations=2)
     assert first == linear_probe(truth, truth, episodes, names=("x", "y"), seed=4, permutations=2)
     assert first.to_json()["held_out_episodes"] == 9
+
+
+def test_a_target_that_never_changes_where_it_is_judged_has_no_r2_and_goes_into_a_file(episodes):
+    truth = smooth_motion(1, seed=0)
+    settings = {"names": ("x",), "seed": 0, "permutations": 2}
+    truth[probe_episodes(truth, truth, episodes, **settings).held_out] = 0.25
+    (x,) = linear_probe(truth, truth, episodes, **settings).dimensions
+    assert math.isnan(x.r2.mean) and not x.above_chance
+    assert json.loads(json.dumps(x.to_json(), allow_nan=False))["null_high"] is None
 
 
 def test_too_few_episodes_are_refused():

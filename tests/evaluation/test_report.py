@@ -1,15 +1,19 @@
 """The report is one valid file that holds everything it was given, and its words say no more than its numbers."""
 
 import base64
+import errno
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
 
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.evaluation.linear_probe import LinearProbe, ProbedDimension
+from dreamdojo.evaluation.predict import Recording, plan_clips
 from dreamdojo.evaluation.report import (
     Card,
     Cards,
@@ -43,6 +47,7 @@ from dreamdojo.evaluation.sections import (
     picture_section,
     position_section,
 )
+from dreamdojo.evaluation.world_model import Evaluation, build_report
 from dreamdojo.metrics import Interval
 
 VOID = {"meta", "img", "line", "circle", "path", "use", "br"}
@@ -183,6 +188,20 @@ def test_writing_replaces_the_file_as_a_whole(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
 
 
+def test_a_report_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def full(file, *_, **__):
+        file.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="disk full"):
+        patch.setattr(Path, "write_text", full)
+        write_report(path, everything())
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
 @pytest.fixture(scope="module")
 def scores():
     random = torch.Generator().manual_seed(0)
@@ -195,6 +214,24 @@ def scores():
         other_actions={"student": copied, "lazy": copied},
         horizons=range(1, 9),
     )
+
+
+def test_nothing_is_said_of_a_clip_in_which_nothing_moves():
+    start = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    still = start[:, None].repeat(1, 2, 1, 1, 1)
+    recordings = [Recording(frames=torch.cat([s[:1], s]).numpy(), actions=np.zeros((2, 1))) for s in still]
+    plan = plan_clips(recordings, context=1, horizon=2, seed=0, least_clips=4)
+    scores = score_rollouts(
+        Clips(last_context=start, truth=still), {"student": still}, other_actions={"student": still}, horizons=(1, 2)
+    )
+    nothing = {"predictions": {"student": still}, "fps": {}, "tokenizer_psnr": 20.0, "latent_action": None}
+    page = build_report(
+        Evaluation(plan=plan, scores=scores, **nothing), title="", subtitle="", facts=(), data_sheet={},
+        stage_seconds={}, rate=10.0, shown=1,
+    )  # fmt: skip
+    cards, verdict, _ = page.sections[0].blocks
+    assert verdict.tone == "open" and "Too little moves at frame 2" in verdict.text
+    assert [(card.value, card.tone) for card in cards.cards[:2]] == [("– dB", "open")] * 2
 
 
 def test_sections_claim_what_the_intervals_show_and_nothing_else(scores):

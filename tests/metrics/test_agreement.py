@@ -94,6 +94,12 @@ def test_the_floor_falls_with_the_number_of_starts() -> None:
     assert many.mmrv_truth < 0.02
 
 
+def test_one_policy_agrees_with_nothing() -> None:
+    found = agreement(TRUTH[:1], MODEL[:1]).to_json()
+    assert found["pearson"]["mean"] is None and found["permutation_p"] is None and found["spearman"] is None
+    assert found["calibration"]["corrected_error"] is None and math.isnan(pearson(TRUTH[:0], MODEL[:0]))
+
+
 def test_everything_goes_into_a_file() -> None:
     found = agreement(TRUTH, MODEL).to_json()
     assert found["policies"] == 6 and found["permutation_exact"] is True

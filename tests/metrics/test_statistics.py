@@ -9,6 +9,7 @@ import torch
 from dreamdojo.errors import DataError
 from dreamdojo.metrics import (
     bootstrap_interval,
+    explained_variance,
     mean_interval,
     paired_interval,
     r2_score,
@@ -91,6 +92,13 @@ def test_the_bootstrap_agrees_with_t_on_a_mean_and_repeats_with_its_seed():
 def test_the_bootstrap_refuses_nothing():
     with pytest.raises(DataError, match="at least one row"):
         bootstrap_interval(torch.zeros(0), torch.mean, seed=0)
+
+
+def test_drawing_from_many_episodes_takes_memory_in_step_with_them():
+    groups = torch.arange(20_000)
+    truth = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0))
+    found = explained_variance(0.25 * truth.square(), truth, groups, seed=0, resamples=20)
+    assert found.columns[0].mean == pytest.approx(0.75, abs=1e-3) and found.columns[0].count == 20_000
 
 
 def test_r2_by_hand():

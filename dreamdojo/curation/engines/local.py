@@ -10,8 +10,6 @@ from typing import Any
 
 from dreamdojo.curation.engines.worker import GRACE, Worker, WorkerLost
 
-Outcome = Any | WorkerLost
-
 
 def run_local(
     function: Callable[[Any, Callable[[float], None]], Any],

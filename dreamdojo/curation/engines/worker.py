@@ -47,10 +47,11 @@ class Worker:
                 kind, value = pipe.recv()
                 if kind == "length":
                     allowed = self._grace + self._patience * value
-                elif kind == "done":
-                    return value
                 else:
-                    raise value
+                    break
+            else:
+                self.close()
+                raise WorkerLost(f"the worker took longer than {allowed:.0f} s on this video and was stopped")
         except (EOFError, OSError):
             process = self._process
             if process is not None:
@@ -58,8 +59,9 @@ class Worker:
             code = None if process is None else process.exitcode
             self.close()
             raise WorkerLost(f"the worker process died ({_how(code)}) while it worked on this video") from None
-        self.close()
-        raise WorkerLost(f"the worker took longer than {allowed:.0f} s on this video and was stopped")
+        if kind == "raised":  # not above: an error of the job's own may be of the kinds that tell a dead process
+            raise value
+        return value
 
     def close(self) -> None:
         """Stop the process."""

@@ -107,7 +107,9 @@ def _parts(path: str, moment: float) -> Iterator[tuple[str, str, Segment | None]
                 yield from _narrations(str(uid), passes, moment)
         return
     for video in raw["videos"]:
-        uid = str(video.get("video_uid"))
+        if not isinstance(video, dict) or not video.get("video_uid"):
+            raise DataError(f"{path}: expected a video_uid in every entry of videos, found {str(video)[:80]!r}.")
+        uid = str(video["video_uid"])
         for number, part in enumerate(_timed(video)):
             start, end = _number(part, _STARTS), _number(part, _ENDS)
             name = str(part.get("annotation_uid") or part.get("clip_uid") or number)

@@ -49,7 +49,7 @@ class EgoDex:
             try:
                 words, length = _read_words(poses)
             except (OSError, KeyError, ValueError) as error:
-                refused.append(Refused(name=name, reason=f"{poses.name}: {error}"))
+                refused.append(Refused(name=name, reason=f"{poses.name}: {error}".replace(str(poses), poses.name)))
                 continue
             recordings.append(
                 Recording(

@@ -1,12 +1,11 @@
 """EPIC-KITCHENS-100: its annotation CSVs, and `VIDEO_ID.MP4` files anywhere below a folder.
 
-The columns are those of `EPIC_100_train.csv`; times are `HH:MM:SS.ff`, list columns are Python lists in text. Times are
-followed, not frame numbers, since videos of 50 and of 59.94 frames per second are mixed.
+The columns are those of `EPIC_100_train.csv`; times are `HH:MM:SS.ff`. Times are followed, not frame numbers, since
+videos of 50 and of 59.94 frames per second are mixed.
 """
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
 from collections import defaultdict
@@ -115,10 +114,6 @@ def _segment(row: dict[str, str]) -> Segment:
     start, end = seconds(row["start_timestamp"]), seconds(row["stop_timestamp"])
     if end <= start:
         raise ValueError(f"it stops at {row['stop_timestamp']}, not after its start at {row['start_timestamp']}")
-    for column in ("all_nouns", "all_noun_classes"):
-        value = ast.literal_eval(row[column]) if row.get(column) else []
-        if not isinstance(value, list):
-            raise ValueError(f"expected a list in {column}, found {row[column]!r}")
     return Segment(start=start, end=end, text=row["narration"], name=row["narration_id"])
 
 

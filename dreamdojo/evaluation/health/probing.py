@@ -6,6 +6,7 @@ shuffled between episodes, and what the probe says of pairs in which nothing mov
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +17,10 @@ from dreamdojo.evaluation.health.pairs import Pairs, Targets
 from dreamdojo.evaluation.linear_probe import (
     LinearProbe,
     Probed,
-    ProbedDimension,
     folds_by_episode,
     probe_episodes,
-    r2_interval,
 )
-from dreamdojo.metrics import Interval, choose_ridge
+from dreamdojo.metrics import Interval, choose_ridge, explained_variance
 
 HIDDEN = 64
 """Width of the probing network."""
@@ -115,7 +114,7 @@ class MotionProbes:
     def above_chance(self) -> tuple[str, ...]:
         """Dimensions that the line or the network reads better than 95 % of the shuffles, interval and all."""
         pairs = zip(self.linear.dimensions, self.mlp.dimensions, strict=True)
-        return tuple(first.name for first, second in pairs if _is_above_chance(first) or _is_above_chance(second))
+        return tuple(first.name for first, second in pairs if first.above_chance or second.above_chance)
 
     def r2(self, name: str) -> Interval | None:
         """R2 of the linear probe; None where the dimension does not vary."""
@@ -188,8 +187,9 @@ class Transfer:
 
     @property
     def drop(self) -> dict[str, float]:
-        """How much is lost by dimension against the target's own line."""
-        return {name: self.own[name].mean - self.r2[name].mean for name in self.r2}
+        """How much is lost by dimension against the target's own line, where both have an R2."""
+        lost = {name: self.own[name].mean - self.r2[name].mean for name in self.r2}
+        return {name: value for name, value in lost.items() if math.isfinite(value)}
 
     def to_json(self) -> dict[str, object]:
         """Plain structures for a results file."""
@@ -271,10 +271,8 @@ def _by_dimension(
     predicted: Float[Tensor, "m k"], targets: Targets, pairs: Pairs, rows: Tensor, *, seed: int
 ) -> dict[str, Interval]:
     truth = targets.values[rows].double()
-    return {
-        name: r2_interval(predicted[:, k], truth[:, k], pairs.episode[rows], seed=seed)
-        for k, name in enumerate(targets.names)
-    }
+    r2 = explained_variance((predicted - truth).square(), truth, pairs.episode[rows], seed=seed)
+    return dict(zip(targets.names, r2.columns, strict=True))
 
 
 def _latents(pairs: Pairs, *, standardised: bool) -> Float[Tensor, "n l"]:
@@ -288,7 +286,3 @@ def _folds(pairs: Pairs, *, seed: int) -> Int[Tensor, " n"]:
     ids = pairs.episode.unique()
     order = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))]
     return folds_by_episode(pairs.episode, order, min(5, len(ids)))
-
-
-def _is_above_chance(dimension: ProbedDimension) -> bool:
-    return dimension.r2.low > max(dimension.null_high, 0.0)

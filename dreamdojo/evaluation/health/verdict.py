@@ -246,7 +246,8 @@ def _above_chance(health: Health) -> Check:
 
 def _motion(health: Health, name: str, dimensions: Sequence[str], bar: float) -> Check:
     probes = health.human.motion
-    found = {} if probes is None else {d: r2.mean for d in dimensions if (r2 := probes.r2(d)) is not None}
+    known = {} if probes is None else {d: r2.mean for d in dimensions if (r2 := probes.r2(d)) is not None}
+    found = {d: r2 for d, r2 in known.items() if math.isfinite(r2)}
     healthy = f"R² at least {bar:g}"
     if not found:
         words = "no ground truth" if probes is None else "does not vary"

@@ -39,6 +39,7 @@ from dreamdojo.evaluation.report.pictures import (
     strip_picture,
 )
 from dreamdojo.evaluation.report.style import CSS, SCRIPT
+from dreamdojo.files import written_whole
 from dreamdojo.metrics import Interval
 
 SIGN_BY_TONE = {"good": "✓", "bad": "✗", "open": "○"}
@@ -46,12 +47,13 @@ NOTHING = "–"
 
 
 def write_report(path: Path | str, report: Report) -> None:
-    """Render and write a report, replacing the file only once the new one is whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(render(report), encoding="utf-8")
-    partial.replace(path)
+    """Render and write a report, replacing the file only once the new one is whole.
+
+    Raises:
+        DataError: if the disk is full.
+    """
+    with written_whole(Path(path)) as temporary:
+        temporary.write_text(render(report), encoding="utf-8")
 
 
 def render(report: Report) -> str:
