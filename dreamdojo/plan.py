@@ -241,9 +241,10 @@ def probes_in(folder: Path, *, device: Device = "auto") -> tuple[EffectorProbe, 
         run = Run(folder=folder, preset=NANO, compute=choose_compute(device))
         with progress_line("probes") as report:
             effector, objects = train_probes(run, all_episodes(data), report)
-        if objects is None:
-            raise DataError(f"{data}: no object moves enough in these episodes to learn where objects are")
-        for name, probe in (("gripper", effector), ("objects", objects)):
-            console.print(f"{name}: {probe.error}")
         save_probes(folder, effector, objects)
-    return load_probes(folder)
+    effector, objects = load_probes(folder)
+    if objects is None:
+        raise DataError(f"{folder}: no object moves enough in its episodes to learn where objects are")
+    for name, probe in (("gripper", effector), ("objects", objects)):
+        console.print(f"{name}: {probe.error}")
+    return effector, objects

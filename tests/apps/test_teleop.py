@@ -12,7 +12,7 @@ from dreamdojo.apps.play.messages import BadMessageError
 from dreamdojo.apps.teleop.calibration import Calibration, Sample, fit_calibration
 from dreamdojo.apps.teleop.cockpit import divergence
 from dreamdojo.apps.teleop.correct import suggest
-from dreamdojo.apps.teleop.hazards import Tracks, contact, hazards
+from dreamdojo.apps.teleop.hazards import Tracks, hazards
 from dreamdojo.apps.teleop.lerobot_arm import LeaderSource, LeRobotArm, open_follower
 from dreamdojo.apps.teleop.link import Link, LinkSettings
 from dreamdojo.apps.teleop.onboard import Order, Safeguards, limited
@@ -310,15 +310,6 @@ def test_an_object_that_will_leave_the_closed_gripper_falls():
     (hazard,) = hazards(falls, fps=10, opening=0.3, target=0)
     assert (hazard.kind, hazard.seconds) == ("drop", 0.2)
     assert hazards(tracks(path, [[0.5, 0.52], [0.5, 0.42], [0.5, 0.32]]), fps=10, opening=0.3) == []
-
-
-def test_depth_tells_when_the_gripper_comes_down_on_something():
-    path = tracks([[0.5, 0.5]] * 3, [[0.1, 0.1]] * 3)
-    background = torch.full((16, 16), 0.6)
-    depth = torch.stack([torch.full((16, 16), metres) for metres in (0.5, 0.55, 0.58)])
-    found = contact(depth, background, path, fps=10)
-    assert found is not None and found.kind == "contact" and found.seconds == 0.2
-    assert contact(depth.flip(0), background, path, fps=10) is None, "it goes away"
 
 
 def test_the_suggestion_is_the_branch_that_harms_least_and_the_session_stays():

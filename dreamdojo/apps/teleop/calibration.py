@@ -21,13 +21,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreamdojo.apps.teleop.predict import Imagined, fitted
+from dreamdojo.apps.teleop.predict import Imagined
 from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import resample
 from dreamdojo.errors import DataError
 from dreamdojo.files import read_json, write_json
 from dreamdojo.metrics import fit_ridge, mean_interval, unit_range
 from dreamdojo.rollout.session import CAMERA
+from dreamdojo.rollout.starts import fitted
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.world import Observation
 

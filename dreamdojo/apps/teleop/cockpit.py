@@ -28,11 +28,12 @@ from dreamdojo.apps.teleop.link import LinkSettings
 from dreamdojo.apps.teleop.messages import Hand, Hold, LinkChange, Release, Source, Stop
 from dreamdojo.apps.teleop.onboard import Safeguards
 from dreamdojo.apps.teleop.pace import LEVELS, Level, Pace
-from dreamdojo.apps.teleop.predict import Imagined, Predictor, fitted
+from dreamdojo.apps.teleop.predict import Imagined, Predictor
 from dreamdojo.apps.teleop.record import Recorder, at_level
 from dreamdojo.apps.teleop.robot import Robot
 from dreamdojo.apps.teleop.teleoperation import Comparison, Shown, Teleoperation, Wish
 from dreamdojo.rollout.session import CAMERA
+from dreamdojo.rollout.starts import fitted
 from dreamdojo.world import Observation
 
 CAMERA_VIEW, PREDICTION_VIEW = "camera", "prediction"

@@ -20,7 +20,7 @@ from dreamdojo.apps.teleop.robot import DojoRobot, seen
 from dreamdojo.errors import ConfigError
 from dreamdojo.metrics import unit_range
 from dreamdojo.rollout.session import CAMERA, Session
-from dreamdojo.video import resize
+from dreamdojo.rollout.starts import fitted
 from dreamdojo.world import Observation, Prediction
 
 
@@ -43,17 +43,6 @@ class Predictor(Protocol):
     def extend(self, action: Tensor) -> Prediction:
         """The frame that one more action (`b 1 a`) leads to after those predicted last, or after the anchor."""
         ...
-
-
-def fitted(observation: Observation, size: tuple[int, int]) -> Observation:
-    """The same look at the size that a model takes; frames `b t 3 h w` are cropped to its shape and resized."""
-    frames = observation.frames[CAMERA]
-    if tuple(frames.shape[-2:]) == size:
-        return observation
-    b, t = frames.shape[:2]
-    pictures = resize(frames.flatten(0, 1).permute(0, 2, 3, 1).numpy(), size)
-    resized = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).unflatten(0, (b, t)).contiguous()
-    return Observation(frames={CAMERA: resized}, state=observation.state, depth=observation.depth)
 
 
 class Imagined:

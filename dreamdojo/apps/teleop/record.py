@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dreamdojo.apps.teleop.link import LinkSettings
 from dreamdojo.apps.teleop.pace import Level
-from dreamdojo.apps.teleop.predict import Imagined, Predictor, fitted
+from dreamdojo.apps.teleop.predict import Imagined, Predictor
 from dreamdojo.apps.teleop.teleoperation import Shown, Teleoperation, Wish
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.episode import EncodedEpisode, encode_episode
@@ -34,6 +34,7 @@ from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.write import CameraSpec, ColumnSpec, DatasetWriter
 from dreamdojo.errors import DataError
 from dreamdojo.rollout.session import CAMERA
+from dreamdojo.rollout.starts import fitted
 from dreamdojo.world import Observation
 
 PREDICTION = "prediction"

@@ -20,9 +20,10 @@ from dreamdojo.apps.play.controls import Controls
 from dreamdojo.apps.teleop.calibration import rms
 from dreamdojo.apps.teleop.link import Link, LinkSettings
 from dreamdojo.apps.teleop.onboard import Onboard, Order, Report, Safeguards, limited
-from dreamdojo.apps.teleop.predict import Predictor, fitted
+from dreamdojo.apps.teleop.predict import Predictor
 from dreamdojo.apps.teleop.robot import Robot
 from dreamdojo.rollout.session import CAMERA
+from dreamdojo.rollout.starts import fitted
 from dreamdojo.world import Observation, Prediction
 
 
