@@ -393,7 +393,7 @@ class TeleopReplay(Command):
                     Teleoperation(robot, controls, safeguards),
                     predictor,
                     size=size,
-                    progress=report,
+                    report=report,
                 )
         console.print(str(found))
         if found.frames_equal < found.periods or (found.predictions_equal or found.periods) < found.periods:
