@@ -191,6 +191,7 @@ class Plan(Command):
         from dreamdojo.apps.planning.offline import score_offline
         from dreamdojo.apps.planning.planner import Fixed, Planner, whole_steps
         from dreamdojo.apps.planning.search import MPPI, draw
+        from dreamdojo.training.checkpoint import model_hash
 
         if not isinstance(decider, Planner):
             raise ConfigError("--offline scores candidates of a search: choose --method cem, icem or mppi")
@@ -210,6 +211,8 @@ class Plan(Command):
             "world": self.world,
             "model": str(self.model or "nano"),
             "objective": self.objective,
+            "probes": str(self.probes),
+            "value": None if self.value is None else model_hash(self.value),
             "steps": self.steps,
         }
         with progress_line("score") as report:

@@ -99,6 +99,13 @@ def test_best_of_n_takes_the_policy_whose_future_is_best_and_uniform_takes_any()
         BestOf(policies={}, objective=to_target, horizon=5).decide(session(), first_frame())
 
 
+def test_a_policy_that_proposes_nothing_is_named_and_not_asked_for_ever():
+    with pytest.raises(DataError, match="at least 1"):
+        BestOf(policies={"mute": Steady([0.0, 0.0], chunk=0)}, objective=to_target, horizon=5).decide(
+            session(), first_frame()
+        )
+
+
 @pytest.mark.parametrize("kind", ["pixels", "latents"])
 def test_a_goal_picture_costs_nothing_when_it_is_reached(kind):
     embed = pixels if kind == "pixels" else latents(tiny_tokenizer())
