@@ -28,7 +28,7 @@ from dreamdojo.world import Observation, Prediction
 from tests.apps.playing import ARM, Page, Square, starts
 from tests.apps.teleoperating import Follower, Perfect, SquareRobot, cockpit_served, controls_of, teleoperation
 from tests.test_chain import record
-from tests.tiny import CPU, PUSHER, tiny_tokenizer, tiny_world_model
+from tests.tiny import CPU, PUSHER, tiny_session
 
 GO = np.array([0.1, -0.1, 0, 0, 1], np.float32)
 STILL = np.array([0, 0, 0, 0, 1], np.float32)
@@ -226,13 +226,6 @@ def test_a_prediction_that_parts_from_the_robot_raises_the_alarm():
     near = Comparison(tick=1, ahead=3, error=0.02, late=0.1, spread=0.0)
     far = Comparison(tick=1, ahead=3, error=0.04, late=0.1, spread=0.0)
     assert not divergence([near], calibration)["alarm"] and divergence([far], calibration)["alarm"]
-
-
-def tiny_session(steps=2):
-    from dreamdojo.rollout.session import Session
-    from dreamdojo.world_model.sample import SamplerConfig
-
-    return Session(tiny_world_model(), tiny_tokenizer(), SamplerConfig(steps=steps), embodiment=PUSHER, compute=CPU)
 
 
 def observation(batch=1, frames=1):
