@@ -35,10 +35,9 @@ import torch
 from benchmarks.teleop_operators import OPERATORS, Brief, Mind, Operator, Seen
 from dreamdojo import foundation
 from dreamdojo.apps.play.controls import Controls
-from dreamdojo.apps.teleop.hazards import load_probes, save_probes
 from dreamdojo.apps.teleop.link import LinkSettings
 from dreamdojo.apps.teleop.onboard import Safeguards
-from dreamdojo.apps.teleop.predict import Ghost, Imagined, Oracle, Predictor, fitted
+from dreamdojo.apps.teleop.predict import Ghost, Imagined, Oracle, Predictor
 from dreamdojo.apps.teleop.robot import DojoRobot
 from dreamdojo.apps.teleop.teleoperation import Request, Shown, Teleoperation, Wish, fulfil
 from dreamdojo.dataset.read import open_dataset
@@ -52,11 +51,13 @@ from dreamdojo.dojo.splits import seed_of
 from dreamdojo.errors import ConfigError, SimulationError
 from dreamdojo.evaluation.effector import EffectorProbe, EffectorProbeConfig
 from dreamdojo.evaluation.objects import ObjectProbe, ObjectProbeConfig
+from dreamdojo.evaluation.stored_probes import FILE, load_probes, save_probes
 from dreamdojo.files import write_json
 from dreamdojo.judge import train_probes_on
 from dreamdojo.metrics import mean_interval, paired_interval, wilson_interval
 from dreamdojo.presets import NANO
 from dreamdojo.rollout.session import CAMERA, Session, load_session
+from dreamdojo.rollout.starts import fitted
 from dreamdojo.stages import Episodes, Run
 from dreamdojo.training.checkpoint import model_hash
 from dreamdojo.training.device import choose_compute
@@ -433,7 +434,7 @@ def goals(metrics: dict[str, Any]) -> dict[str, Any]:
 def open_eyes(folder: Path, *, quick: bool) -> Eyes:
     """The probes that operators see with, learned once per run folder from scenes of the train split."""
     where = folder / "probes"
-    if not where.exists():
+    if not (where / FILE).exists():
         root = folder / "data" / "probes"
         count = 10 if quick else 120
         if not (root / "meta" / "info.json").exists():
@@ -456,8 +457,8 @@ def open_eyes(folder: Path, *, quick: bool) -> Eyes:
             )
         save_probes(where, gripper, objects)
     gripper, objects = load_probes(where)
-    if objects is None:
-        raise SystemExit(f"{where}: the probe of objects cannot be used; simulate more episodes")
+    if objects is None or not (gripper.error.valid and objects.error.valid):
+        raise SystemExit(f"{where}: the probes cannot be used; simulate more episodes")
     return Eyes(gripper, objects)
 
 

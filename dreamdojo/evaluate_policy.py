@@ -41,7 +41,7 @@ from dreamdojo.files import write_json
 from dreamdojo.functions import find_function
 from dreamdojo.judge import describe, train_probes_on
 from dreamdojo.policies.cloning import PixelPolicyConfig, PixelPolicyTraining, demonstrations, train_policy
-from dreamdojo.policies.open import open_policy
+from dreamdojo.policies.open import LEROBOT, open_policy
 from dreamdojo.rollout.session import CAMERA, Session, load_session
 from dreamdojo.stages import Episodes
 from dreamdojo.training.checkpoint import model_hash
@@ -204,7 +204,12 @@ class EvaluatePolicy(Command):
         starts = self._starts(session, dataset)
         goal, true_world = self._truth(session)
         protocol = Protocol(steps=self.steps, batch=self.batch, seed=self.seed)
-        about = {"model": model_hash(folder), "sampler steps": session.sampler.steps, "judges": sources}
+        about = {
+            "model": model_hash(folder),
+            "sampler steps": session.sampler.steps,
+            "judges": sources,
+            **self._conditions(dataset),
+        }
         scores = []
         with progress_line("policies") as report:
             for number, (name, word) in enumerate(named.items()):
@@ -212,6 +217,7 @@ class EvaluatePolicy(Command):
                     word,
                     session.embodiment,
                     actions_per_step=session.actions_per_step,
+                    fps=session.fps,
                     task=self.prompt,
                     compute=compute,
                 )
@@ -226,11 +232,21 @@ class EvaluatePolicy(Command):
                         true_world=true_world,
                         goal=goal,
                         folder=out / "episodes" / name,
-                        about={**about, "word": word},
+                        about={**about, "word": word, "weights": _weights(word)},
                         report=lambda done, total, words, n=number: report(n * total + done, len(named) * total, words),
                     )
                 )
         self._write(out, folder, compare(scores, tuple(judges)), errors, session, compute)
+
+    def _conditions(self, dataset: Dataset | None) -> dict[str, object]:
+        """What episodes depend on besides the model, the judges and the policy: where they start, and what is asked."""
+        if dataset is not None:
+            return {"starts from": [dataset.hash, self.camera], "prompt": self.prompt}
+        return {
+            "starts from": [self.split, self.difficulty, self.objects],
+            "task": self.task,
+            "prompt": self.prompt,
+        }
 
     def _truth(self, session: Session) -> tuple[Callable | None, Callable | None]:
         if self.split is None:
@@ -280,7 +296,8 @@ class EvaluatePolicy(Command):
         if self.success is not None:
             judges[FUNCTION], sources[FUNCTION] = FunctionJudge(find_function(self.success)), self.success
         if self.probes is not None:
-            judges[POSE], sources[POSE] = self._pose_judge(session, out), str(self.probes)
+            source = open_robot(self.probes, None)
+            judges[POSE], sources[POSE] = self._pose_judge(source, session, out), f"{self.probes} {source.hash}"
         if self.reward_data is not None:
             dataset = open_robot(self.reward_data, self.body)
             learned, errors = learn_to_judge(
@@ -295,23 +312,22 @@ class EvaluatePolicy(Command):
                 workers=self.workers,
             )
             judges |= learned
-            sources |= dict.fromkeys(learned, f"{self.reward_data} {dataset.hash}")
+            made_from = f"{self.reward_data} {dataset.hash}, {self.task}, {self.reward_training}"
+            sources |= dict.fromkeys(learned, made_from)
         return judges, errors, sources
 
-    def _pose_judge(self, session: Session, out: Path) -> PoseJudge:
+    def _pose_judge(self, source: Dataset, session: Session, out: Path) -> PoseJudge:
         from dreamdojo.dojo.goals import PUSHED
 
-        assert self.probes is not None
         if self.task != "push":
             raise ConfigError(f"object positions in the picture tell a push, not a {self.task}; use --reward-data")
-        source = open_robot(self.probes, None)
         robot = Episodes(dataset=source, indices=tuple(episode.index for episode in source.episodes))
         frames = frames_of(source, out, rate=session.fps, size=session.size, workers=self.workers)
         with progress_line("probes") as report:
             _, probe = train_probes_on(robot, frames, size=session.size, report=report)
         if probe is None or not probe.error.valid:
             raise ConfigError(
-                f"{self.probes}: no probe of object positions could be learned "
+                f"{source.root}: no probe of object positions could be learned "
                 f"({'no object moves enough' if probe is None else probe.error}). Give more episodes, or --reward-data."
             )
         console.print(f"object positions: {probe.error}")
@@ -372,6 +388,12 @@ def name_of(word: str) -> tuple[str, str]:
     if mark:
         return name, rest
     return (Path(word).name if Path(word).exists() else word.replace("/", "-")), word
+
+
+def _weights(word: str) -> str | None:
+    """What a policy that is a folder has learned, so that one trained anew is not taken for the old one."""
+    folder = Path(word.removeprefix(LEROBOT))
+    return model_hash(folder) if (folder / "model.safetensors").exists() else None
 
 
 def frames_of(

@@ -191,6 +191,7 @@ class Plan(Command):
         from dreamdojo.apps.planning.offline import score_offline
         from dreamdojo.apps.planning.planner import Fixed, Planner, whole_steps
         from dreamdojo.apps.planning.search import MPPI, draw
+        from dreamdojo.training.checkpoint import model_hash
 
         if not isinstance(decider, Planner):
             raise ConfigError("--offline scores candidates of a search: choose --method cem, icem or mppi")
@@ -210,6 +211,8 @@ class Plan(Command):
             "world": self.world,
             "model": str(self.model or "nano"),
             "objective": self.objective,
+            "probes": str(self.probes),
+            "value": None if self.value is None else model_hash(self.value),
             "steps": self.steps,
         }
         with progress_line("score") as report:
@@ -241,9 +244,10 @@ def probes_in(folder: Path, *, device: Device = "auto") -> tuple[EffectorProbe, 
         run = Run(folder=folder, preset=NANO, compute=choose_compute(device))
         with progress_line("probes") as report:
             effector, objects = train_probes(run, all_episodes(data), report)
-        if objects is None:
-            raise DataError(f"{data}: no object moves enough in these episodes to learn where objects are")
-        for name, probe in (("gripper", effector), ("objects", objects)):
-            console.print(f"{name}: {probe.error}")
         save_probes(folder, effector, objects)
-    return load_probes(folder)
+    effector, objects = load_probes(folder)
+    if objects is None:
+        raise DataError(f"{folder}: no object moves enough in its episodes to learn where objects are")
+    for name, probe in (("gripper", effector), ("objects", objects)):
+        console.print(f"{name}: {probe.error}")
+    return effector, objects

@@ -5,35 +5,37 @@ from __future__ import annotations
 import contextlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from dreamdojo import foundation
+from dreamdojo.apps.play.command import dojo_starts, find_model, is_dojo_body
+from dreamdojo.apps.play.controls import Controls
+from dreamdojo.apps.play.server import serve_app
+from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start
+from dreamdojo.apps.teleop.app import create_cockpit
 from dreamdojo.apps.teleop.calibration import Calibration, collect, fit_calibration
 from dreamdojo.apps.teleop.cockpit import Cockpit, Instruments
 from dreamdojo.apps.teleop.hand import open_hand
-from dreamdojo.apps.teleop.hazards import Lookout, load_probes, save_probes
+from dreamdojo.apps.teleop.hazards import Lookout
 from dreamdojo.apps.teleop.lerobot_arm import LeaderSource, LeRobotArm, open_follower, open_leader
 from dreamdojo.apps.teleop.link import LinkSettings
 from dreamdojo.apps.teleop.onboard import Safeguards
 from dreamdojo.apps.teleop.predict import Ghost, Imagined, Oracle, Predictor
 from dreamdojo.apps.teleop.record import Recorder, about, replay
-from dreamdojo.apps.teleop.robot import DojoRobot, GymRobot, Robot
+from dreamdojo.apps.teleop.robot import DojoRobot, GymRobot, Robot, require_lerobot
 from dreamdojo.apps.teleop.teleoperation import Teleoperation
 from dreamdojo.commands import Command, PresetCommand, all_episodes, console
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.evaluation.stored_probes import load_probes, save_probes
 from dreamdojo.judge import train_probes_on
 from dreamdojo.rollout.session import CAMERA, Session, load_session
 from dreamdojo.stages import Run
 from dreamdojo.training.checkpoint import model_hash
 from dreamdojo.training.device import choose_compute
 from dreamdojo.training.progress import progress_line
-from dreamdojo.video import Size
-
-if TYPE_CHECKING:
-    from dreamdojo.apps.play.settings import PlayWorld, Start
 
 CALIBRATION, PROBES = "calibration.json", "probes"
 """What `teleop calibrate` writes into `RUN/teleop`."""
@@ -84,8 +86,6 @@ class RobotChoice:
 
 
 def _lerobot_camera(camera: str, fps: float) -> dict[str, Any]:
-    from dreamdojo.apps.teleop.robot import require_lerobot
-
     require_lerobot()
     from lerobot.cameras.opencv import OpenCVCameraConfig  # pyright: ignore[reportMissingImports]
 
@@ -136,10 +136,6 @@ class Teleop(PresetCommand):
 
     def run(self) -> None:
         """Serve until Ctrl-C."""
-        from dreamdojo.apps.play.server import serve_app
-        from dreamdojo.apps.play.settings import PlaySettings
-        from dreamdojo.apps.teleop.app import create_cockpit
-
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         settings = PlaySettings(
@@ -148,7 +144,7 @@ class Teleop(PresetCommand):
         session = self._session()
         with contextlib.ExitStack() as stack:
             robot = stack.enter_context(contextlib.closing(self.robot.open(session.fps if session else 10.0)))
-            predictor = self._predictor(robot, session)
+            predictor = make_predictor(self.overlay, robot, session)
             shown = session.size if isinstance(predictor, Imagined) and session else _size(robot)
             starts, dreams = self._starts(session, robot)
             link = LinkSettings.of_round_trip(self.round_trip, fps=robot.fps, jitter=self.jitter, loss=self.loss)
@@ -187,8 +183,6 @@ class Teleop(PresetCommand):
         Raises:
             ConfigError: if there is none.
         """
-        from dreamdojo.apps.play.command import find_model
-
         if self.overlay != "model" and self.folder is None and self.robot.kind != "dojo":
             return None
         folder = self.folder or find_model(self.run_folder, foundation(self.preset.name), self.model)
@@ -210,20 +204,13 @@ class Teleop(PresetCommand):
             "model": None if folder is None else str(folder),
             "model_hash": None if folder is None else model_hash(folder),
             "device": self.device,
+            "denoising_steps": self.steps,
         }
 
-    def _latent_action_size(self) -> Size:
-        return self.preset.latent_action_size or self.preset.size
-
-    def _predictor(self, robot: Robot, session: Session | None) -> Predictor | None:
-        return make_predictor(self.overlay, robot, session)
-
     def _starts(self, session: Session | None, robot: Robot) -> tuple[list[Start], dict[str, PlayWorld]]:
-        from dreamdojo.apps.play.command import dojo_starts, is_dojo_body
-        from dreamdojo.apps.play.settings import PlayWorld, Start
-
         if self.robot.kind == "dojo":
-            starts, _ = dojo_starts(session.size if session else self.robot.size, self.starts)
+            size = session.size if session else self.robot.size
+            starts, _ = dojo_starts(size, self.starts, difficulty=self.robot.difficulty)
             dreams = {}
             if session is not None and is_dojo_body(session):
                 dream = load_session(self.model_folder() or Path(), steps=self.steps, device=self.device)
@@ -244,7 +231,12 @@ class Teleop(PresetCommand):
             console.print(f"No {folder / CALIBRATION}: the prediction does not say how sure it is (teleop calibrate)")
         lookout = None
         if (folder / PROBES).exists():
-            lookout = Lookout(*load_probes(folder / PROBES))
+            gripper, objects = load_probes(folder / PROBES)
+            if not gripper.error.valid:
+                raise DataError(
+                    f"{folder / PROBES}: the gripper's position is {gripper.error}. Teach it from more data"
+                )
+            lookout = Lookout(gripper, objects if objects is not None and objects.error.valid else None)
         leader = None
         if self.leader:
             leader = LeaderSource(open_leader(self.leader, self.leader_port), robot.embodiment)
@@ -254,7 +246,8 @@ class Teleop(PresetCommand):
             shipped = foundation(self.preset.name)
             own = self.run_folder / "latent_action"
             model = own if (own / "model.safetensors").exists() or shipped is None else shipped / "latent_action"
-            hand = open_hand(model, self.run_folder / "alignment", robot.embodiment, self._latent_action_size())
+            size = self.preset.latent_action_size or self.preset.size
+            hand = open_hand(model, self.run_folder / "alignment", robot.embodiment, size)
         return Instruments(
             calibration=calibration,
             lookout=lookout,
@@ -388,11 +381,9 @@ class TeleopReplay(Command):
                 folder = Path(told["model"])
                 if model_hash(folder) != told["model_hash"]:
                     raise DataError(f"{folder}: expected the model that was recorded with, found another one")
-                session = load_session(folder, device=told["device"])
+                session = load_session(folder, steps=told.get("denoising_steps"), device=told["device"])
             predictor = make_predictor(told["overlay"], robot, session) if self.predictions else None
             safeguards = Safeguards(**told["safeguards"])
-            from dreamdojo.apps.play.controls import Controls
-
             controls = Controls.of(robot.embodiment, screen_right="-y", screen_up="+x")
             size = (int(told["shown"][0]), int(told["shown"][1]))
             with progress_line("replay") as report:
@@ -402,7 +393,7 @@ class TeleopReplay(Command):
                     Teleoperation(robot, controls, safeguards),
                     predictor,
                     size=size,
-                    progress=report,
+                    report=report,
                 )
         console.print(str(found))
         if found.frames_equal < found.periods or (found.predictions_equal or found.periods) < found.periods:

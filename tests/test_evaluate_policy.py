@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from dreamdojo.cli import main
 from dreamdojo.dojo.difficulty import GENTLE
 from dreamdojo.dojo.simulate import SimulateSettings, simulate
 from dreamdojo.errors import ConfigError
-from dreamdojo.evaluate_policy import EvaluatePolicy, name_of
+from dreamdojo.evaluate_policy import EvaluatePolicy, _weights, name_of
 
 pytestmark = pytest.mark.skipif(foundation("nano") is None, reason="no models ship with this copy")
 
@@ -57,6 +58,22 @@ def test_recordings_give_starts_without_truth(data: Path, tmp_path: Path) -> Non
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["policies"][0]["truth"] is None and found["agreement"] == {}
     assert len(found["policies"][0]["outcomes"]["own function"]) == 2
+
+
+def test_other_scenes_tasks_and_weights_are_not_taken_for_those_scored_before(tmp_path: Path) -> None:
+    def conditions(**settings: Any) -> dict[str, object]:
+        known = {"model": Path("nano"), "policies": (), "split": "test"}
+        return EvaluatePolicy(**known | settings)._conditions(None)
+
+    same = conditions()
+    assert conditions(out=tmp_path) == same
+    for changed in ({"difficulty": "clutter"}, {"objects": 1}, {"task": "lift"}, {"prompt": "push"}):
+        assert conditions(**changed) != same, changed
+    hashes = set()
+    for content in (b"first", b"second"):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        hashes.add(_weights(str(tmp_path)))
+    assert len(hashes) == 2 and _weights("random") is None
 
 
 def test_what_is_missing_is_said() -> None:

@@ -9,12 +9,14 @@ import torch
 
 from dreamdojo.dataset.embodiment import Embodiment, Field
 from dreamdojo.dataset.windows import Source
+from dreamdojo.rollout.session import Session
 from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.model import Tokenizer, TokenizerConfig
 from dreamdojo.tokenizer.rgbd import RGBDTokenizer, join_parts
 from dreamdojo.training.device import Compute
 from dreamdojo.world_model.dit import DiTConfig
 from dreamdojo.world_model.model import LATENT_ACTION, WorldModel, WorldModelConfig
+from dreamdojo.world_model.sample import SamplerConfig
 from dreamdojo.world_model.train import latent_episode
 
 CPU = Compute(torch.device("cpu"), False, "tests")
@@ -75,6 +77,12 @@ def tiny_world_model(k: int = 1, **changes) -> WorldModel:
         dit=tiny_dit(k, **changes), size=(16, 16), rate=10.0, embodiments=(PUSHER,), adapter_hidden=8
     )
     return awake(WorldModel(config))
+
+
+def tiny_session(k: int = 1, steps: int = 1) -> Session:
+    """A session of the pusher at 16 x 16 pixels, 10 frames a second, not reset yet."""
+    sampler = SamplerConfig(steps=steps)
+    return Session(tiny_world_model(k), tiny_tokenizer(k), sampler, embodiment=PUSHER, compute=CPU)
 
 
 def awake(model):

@@ -59,7 +59,7 @@ def generate(
     predicted, as many as `frames` and the recording hold; on Ctrl-C those so far are written.
 
     Raises:
-        ConfigError: if the recording does not go on for one step of the model.
+        ConfigError: if `start` is negative, or the recording does not go on for one step of the model after it.
         DataError: if the dataset has no actions, or no depth where the model sees it.
     """
     recorded = resample(dataset, episode, session.fps)
@@ -68,7 +68,7 @@ def generate(
     k = session.actions_per_step
     there = len(recorded.actions) - start
     steps = (there if frames is None else min(frames, there)) // k
-    if steps < 1:
+    if steps < 1 or start < 0:
         raise ConfigError(
             f"episode {episode} has {max(there, 0)} actions after frame {start} at {session.fps:g} per second, and "
             f"{'all' if frames is None else frames} frames were asked for; one step of {session} takes {k}"

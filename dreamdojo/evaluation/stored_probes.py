@@ -1,4 +1,4 @@
-"""Position probes on disk, trained once: `effector.safetensors`, `object.safetensors`, `probes.json`."""
+"""Position probes on disk, trained once: `effector.safetensors`, `probes.json`, and `object.safetensors` if learned."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from dreamdojo.files import read_json, write_json, written_whole
 FILE = "probes.json"
 
 
-def save_probes(folder: Path, effector: EffectorProbe, objects: ObjectProbe) -> None:
-    """Write both probes and their own errors; `probes.json` last, which says that they are whole."""
-    for name, net in (("effector", effector.net), ("object", objects.net)):
+def save_probes(folder: Path, effector: EffectorProbe, objects: ObjectProbe | None) -> None:
+    """Write the probes and their own errors; `probes.json` last, which says that they are whole."""
+    probes = {"effector": effector} if objects is None else {"effector": effector, "object": objects}
+    for name, probe in probes.items():
         with written_whole(folder / f"{name}.safetensors") as path:
-            save_file({key: value.contiguous().cpu() for key, value in net.state_dict().items()}, path)
-    errors = {"effector": effector.error.to_json(), "object": objects.error.to_json()}
-    write_json(folder / FILE, {"errors": errors})
+            save_file({key: value.contiguous().cpu() for key, value in probe.net.state_dict().items()}, path)
+    write_json(folder / FILE, {"errors": {name: probe.error.to_json() for name, probe in probes.items()}})
 
 
-def load_probes(folder: Path) -> tuple[EffectorProbe, ObjectProbe]:
-    """The probes that `save_probes` wrote.
+def load_probes(folder: Path) -> tuple[EffectorProbe, ObjectProbe | None]:
+    """The probes that `save_probes` wrote, whether they are good enough (`probe.error.valid`) or not.
 
     Raises:
         DataError: if there are none.
         CheckpointError: if a file is not what it should be.
     """
     errors = read_json(folder / FILE, of="position probes")["errors"]
-    effector, objects = (_net(folder / f"{name}.safetensors") for name in ("effector", "object"))
+    nets = {name: _net(folder / f"{name}.safetensors") for name in errors}
     return (
-        EffectorProbe(net=effector, error=_error(errors["effector"])),
-        ObjectProbe(net=objects, error=_error(errors["object"])),
+        EffectorProbe(net=nets["effector"], error=_error(errors["effector"])),
+        ObjectProbe(net=nets["object"], error=_error(errors["object"])) if "object" in nets else None,
     )
 
 

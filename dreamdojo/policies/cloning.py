@@ -198,16 +198,18 @@ def train_policy(
         report: Progress.
 
     Raises:
-        DataError: if no episode has a frame with an action.
+        DataError: if there is no episode, or one has no action.
     """
     if is_finished(folder, training.fit):
         return load_model(folder, PixelPolicy).to(compute.device)
+    if not episodes:
+        raise DataError("expected demonstrations to learn from, got none")
+    padded = [_with_targets(episode, config.chunk) for episode in episodes]
     torch.manual_seed(training.fit.seed)
     model = PixelPolicy(config)
     shown = torch.from_numpy(np.concatenate([episode["action"] for episode in episodes]))
     shown = shown[shown.isfinite().all(dim=1)]
     model.usual, model.spread = shown.mean(dim=0), shown.std(dim=0, correction=0).clamp(min=LEAST_SPREAD)
-    padded = [_with_targets(episode, config.chunk) for episode in episodes]
     source = Source(embodiment=config.embodiment.name, episodes=padded)
     sampler = WindowSampler([source], length=1, batch_size=training.fit.batch_size, seed=training.fit.seed)
 

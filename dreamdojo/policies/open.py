@@ -17,7 +17,13 @@ LEROBOT = "lerobot:"
 
 
 def open_policy(
-    word: str, embodiment: Embodiment, *, actions_per_step: int, task: str = "", compute: Compute | None = None
+    word: str,
+    embodiment: Embodiment,
+    *,
+    actions_per_step: int,
+    fps: float | None = None,
+    task: str = "",
+    compute: Compute | None = None,
 ) -> Policy:
     """The policy that a word means.
 
@@ -27,11 +33,12 @@ def open_policy(
             class that makes one without arguments.
         embodiment: whose actions it is to give.
         actions_per_step: the world's `k`.
+        fps: the world's actions per second, which our own policies must have learned at; None does not look.
         task: what to do, in words, for policies that read.
         compute: where our own policies compute.
 
     Raises:
-        ConfigError: if the word means nothing.
+        ConfigError: if the word means nothing, or a policy that learned from another body or at another rate.
     """
     if word == "random":
         return RandomPolicy(embodiment, chunk=actions_per_step)
@@ -42,7 +49,15 @@ def open_policy(
 
         return LeRobotPolicy(Path(word.removeprefix(LEROBOT)), task=task, chunk=actions_per_step)
     if Path(word).is_dir():
-        return ClonedPolicy.load(Path(word), compute)
+        policy = ClonedPolicy.load(Path(word), compute)
+        learned, rate = policy.config.embodiment, policy.config.rate
+        same = learned.action_names() == embodiment.action_names() and learned.state_names() == embodiment.state_names()
+        if not same or fps not in (None, rate):
+            raise ConfigError(
+                f"{word}: expected a policy of {embodiment.name} at {fps or rate:g} Hz, found one of {learned.name} at "
+                f"{rate:g} Hz. Train one on recordings of this body at this rate."
+            )
+        return policy
     if ":" in word:
         found = find_function(word)
         if isinstance(found, type):

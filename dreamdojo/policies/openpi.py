@@ -69,11 +69,12 @@ class OpenpiPolicy:
         self._address, self._keys, self._execute, self._timeout = address, keys or OpenpiKeys(), execute, timeout
         headers = {"Authorization": f"Api-Key {api_key}"} if api_key else None
         try:
-            self._open = ExitStack()
-            self._socket = self._open.enter_context(
-                connect(address, compression=None, max_size=None, additional_headers=headers, open_timeout=timeout)
-            )
-            self.metadata: dict[str, Any] = self._receive()
+            with ExitStack() as opening:
+                self._socket = opening.enter_context(
+                    connect(address, compression=None, max_size=None, additional_headers=headers, open_timeout=timeout)
+                )
+                self.metadata: dict[str, Any] = self._receive()
+                self._open = opening.pop_all()
         except (OSError, WebSocketException) as error:
             raise DataError(
                 f"{address}: expected an openpi policy server, found none ({error}). Start it, or correct the address."

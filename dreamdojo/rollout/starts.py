@@ -8,6 +8,7 @@ from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import resample
 from dreamdojo.rollout.session import CAMERA, Session, observation
 from dreamdojo.video import Size, resize
+from dreamdojo.video.resize import as_size
 from dreamdojo.world import Observation
 
 
@@ -21,8 +22,10 @@ def recorded_start(session: Session, dataset: Dataset, episode: int, camera: str
 
 
 def fitted(seen: Observation, size: Size) -> Observation:
-    """What another world shows, its frames and depth at a session's size."""
+    """What another world shows, its frames and depth cropped to a session's shape and resized to it."""
     frames = seen.frames[CAMERA]
+    if tuple(frames.shape[-2:]) == as_size(size):
+        return seen
     pictures = resize(frames.flatten(0, 1).permute(0, 2, 3, 1).numpy(), size)
     small = torch.from_numpy(pictures).permute(0, 3, 1, 2).unflatten(0, frames.shape[:2])
     depth = None

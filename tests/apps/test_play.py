@@ -1,3 +1,4 @@
+import asyncio
 import dataclasses
 import json
 import logging
@@ -12,14 +13,18 @@ from io import BytesIO
 import httpx
 import numpy as np
 import pytest
+from fastapi import WebSocket
 from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from dreamdojo.apps.play import Controls, PlaySettings, PlayWorld, create_app, serve
+from dreamdojo.apps.play.audience import Member
+from dreamdojo.apps.play.driver import Driver
 from dreamdojo.apps.play.messages import BadMessageError, Command, Frame, Parser, Picture, View, pack, unpack
+from dreamdojo.apps.play.worlds import Worlds
 from dreamdojo.dataset.embodiment import Embodiment, Field
-from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.errors import ConfigError, DataError, SimulationError
 from dreamdojo.world import World
 from tests.apps.playing import ARM, JOINTS, Broken, Page, Square, serving, side_by_side, starts
 
@@ -412,6 +417,73 @@ def test_a_world_that_fails_says_so_and_a_reset_tries_again():
         assert page.session_with(state="failed")["failure"] == "the arm left the table"
         page.send(type="reset", start=None)
         assert page.frame(lambda frame: frame["episode"] == 2 and frame["index"] == 1)
+
+
+def driven_until(driver, wanted):
+    """Run a driver that somebody watches until its state is as wanted."""
+    thread = threading.Thread(target=driver.run, args=(lambda event: None,))
+    driver.watch(True)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 5
+        while not wanted(driver.state()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return driver.state()
+    finally:
+        driver.stop()
+        thread.join()
+
+
+def vehicle(world):
+    return Worlds({"dream": PlayWorld(world=world, from_observation=True, label="Dream")}, PlaySettings())
+
+
+def test_a_reset_that_is_asked_for_while_a_world_fails_is_not_forgotten():
+    class Failing(Square):
+        failed = False
+
+        def step(self, actions):
+            if not self.failed:
+                self.failed = True
+                driver.reset(2)
+                raise SimulationError("the arm left the table")
+            return super().step(actions)
+
+    driver = Driver({"worlds": vehicle(Failing())}, starts(), PlaySettings())
+    state = driven_until(driver, lambda state: state.episode == 2)
+    assert (state.episode, state.start, state.failure) == (2, 2, None)
+
+
+def test_a_vehicle_is_not_driven_before_it_has_begun():
+    class Switching(Driver):
+        def _turn(self, *arguments):
+            if self.state().mode == "first":
+                self.switch("second")
+            return super()._turn(*arguments)
+
+    second = Square()  # without a reset it has no position
+    driver = Switching({"first": vehicle(Square()), "second": vehicle(second)}, starts(), PlaySettings())
+    assert driven_until(driver, lambda state: second.actions or state.failure).failure is None
+
+
+def test_who_was_hung_up_on_is_not_heard_any_more():
+    said = iter(["connect", "receive", "disconnect"])
+    heard = []
+
+    async def receive():
+        return {"type": f"websocket.{next(said)}", "text": '{"type": "take"}', "code": 1000}
+
+    async def send(message): ...
+
+    async def listen():
+        socket = WebSocket({"type": "websocket"}, receive, send)
+        await socket.accept()
+        member = Member(socket, "page", PlaySettings())
+        member.hang_up(4001)
+        await member.hear_all(heard.append)
+
+    asyncio.run(listen())
+    assert heard == []
 
 
 def test_a_connection_to_another_path_is_refused(caplog):

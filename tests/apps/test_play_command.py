@@ -9,15 +9,10 @@ from dreamdojo.commands import Play
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError
 from dreamdojo.presets import NANO
-from dreamdojo.rollout.session import Session, observation
+from dreamdojo.rollout.session import observation
 from dreamdojo.training.checkpoint import save_model
-from dreamdojo.world_model.sample import SamplerConfig
 from tests.test_chain import record
-from tests.tiny import CPU, PUSHER, tiny_tokenizer, tiny_world_model
-
-
-def tiny_session():
-    return Session(tiny_world_model(), tiny_tokenizer(), SamplerConfig(steps=1), embodiment=PUSHER, compute=CPU)
+from tests.tiny import tiny_session, tiny_tokenizer, tiny_world_model
 
 
 def test_a_session_starts_from_the_first_frames_of_a_robots_episodes(tmp_path):

@@ -24,19 +24,13 @@ from dreamdojo.evaluation.objects import ObjectProbe
 from dreamdojo.evaluation.report import render
 from dreamdojo.evaluation.reward import Outcome
 from dreamdojo.policies.simple import RandomPolicy, RecordedPolicy
-from dreamdojo.rollout.session import Session
 from dreamdojo.video import resize
 from dreamdojo.world import Observation, World
-from dreamdojo.world_model.sample import SamplerConfig
-from tests.tiny import PUSHER, tiny_tokenizer, tiny_world_model
+from tests.tiny import PUSHER, tiny_session
 
 NEW = partial(Simulation, "arm", difficulty=GENTLE)
 FORWARD = torch.tensor([0.2, 0.0, -0.1, 0.0, 0.0])
 PROTOCOL = Protocol(steps=3, batch=2, examples=2)
-
-
-def session(k: int = 1) -> Session:
-    return Session(tiny_world_model(k), tiny_tokenizer(k), SamplerConfig(steps=1), embodiment=PUSHER)
 
 
 def first_frames(batch: int = 2) -> Observation:
@@ -61,23 +55,23 @@ class Counting(RandomPolicy):
 
 def test_a_chunk_is_carried_out_before_the_policy_is_asked_again() -> None:
     policy = Counting(PUSHER, chunk=4)
-    trials = act(session(), policy, first_frames(), steps=8)
+    trials = act(tiny_session(), policy, first_frames(), steps=8)
     assert policy.asked == 2 and trials.frames.shape == (2, 9, 3, 16, 16) and trials.actions.shape == (2, 8, 2)
     assert trials.state is not None
     integrated = 0.1 * trials.actions.sum(dim=1)
     torch.testing.assert_close(trials.state[:, -1], integrated)
-    again = act(session(), RecordedPolicy(trials.actions), first_frames(), steps=8)
+    again = act(tiny_session(), RecordedPolicy(trials.actions), first_frames(), steps=8)
     assert torch.equal(again.frames, trials.frames), "the same seed and actions give the same dream"
     policy = Counting(PUSHER, chunk=3)
-    act(session(k=2), policy, first_frames(), steps=4)
+    act(tiny_session(k=2), policy, first_frames(), steps=4)
     assert policy.asked == 2, "the third action does not fill a step of two and is left out"
 
 
 def test_actions_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match=r"velocity\.x"):
-        act(session(), RecordedPolicy(torch.zeros(2, 1, 3)), first_frames(), steps=1)
+        act(tiny_session(), RecordedPolicy(torch.zeros(2, 1, 3)), first_frames(), steps=1)
     with pytest.raises(DataError, match="at least 2"):
-        act(session(k=2), RecordedPolicy(torch.zeros(2, 1, 2)), first_frames(), steps=2)
+        act(tiny_session(k=2), RecordedPolicy(torch.zeros(2, 1, 2)), first_frames(), steps=2)
 
 
 def test_the_truth_is_the_dojos(starts: Starts) -> None:
@@ -118,7 +112,7 @@ def test_goals_look_at_where_things_stood_first() -> None:
 
 
 def test_portions_are_written_and_not_tried_again(starts: Starts, tmp_path: Path) -> None:
-    model, policy = session(), Counting(PUSHER)
+    model, policy = tiny_session(), Counting(PUSHER)
     judges = {"bright": FunctionJudge(lambda frames, state: frames[:, -1].float().mean(dim=(1, 2, 3)) > 128)}
     seen = Observation(frames=starts.observation.frames, state=torch.zeros(3, 1, 2))
     score = partial(

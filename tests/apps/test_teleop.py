@@ -8,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dreamdojo.apps.play.messages import BadMessageError
-from dreamdojo.apps.teleop.calibration import Calibration, Sample, fit_calibration
+from dreamdojo.apps.play.messages import BadMessageError, Command
+from dreamdojo.apps.teleop.calibration import Calibration, Sample, collect, fit_calibration
 from dreamdojo.apps.teleop.cockpit import divergence
 from dreamdojo.apps.teleop.correct import suggest
-from dreamdojo.apps.teleop.hazards import Tracks, contact, hazards
+from dreamdojo.apps.teleop.hazards import Lookout, Tracks, hazards
 from dreamdojo.apps.teleop.lerobot_arm import LeaderSource, LeRobotArm, open_follower
 from dreamdojo.apps.teleop.link import Link, LinkSettings
+from dreamdojo.apps.teleop.messages import Release, Stop
 from dreamdojo.apps.teleop.onboard import Order, Safeguards, limited
 from dreamdojo.apps.teleop.pace import LEVELS, Pace
 from dreamdojo.apps.teleop.predict import Imagined
@@ -24,9 +25,10 @@ from dreamdojo.apps.teleop.teleoperation import Comparison, Wish
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError, DataError, MissingDependencyError
 from dreamdojo.world import Observation, Prediction
-from tests.apps.playing import ARM, Page, Square
+from tests.apps.playing import ARM, Page, Square, starts
 from tests.apps.teleoperating import Follower, Perfect, SquareRobot, cockpit_served, controls_of, teleoperation
-from tests.tiny import CPU, PUSHER, tiny_tokenizer, tiny_world_model
+from tests.test_chain import record
+from tests.tiny import CPU, PUSHER, tiny_session
 
 GO = np.array([0.1, -0.1, 0, 0, 1], np.float32)
 STILL = np.array([0, 0, 0, 0, 1], np.float32)
@@ -106,6 +108,20 @@ def test_an_emergency_stop_holds_until_released_and_old_orders_do_not_come_back(
     assert tele.onboard.reset(seed=0) and tele.onboard.stopped, "a reset does not lift it"
 
 
+def test_a_stop_that_is_released_within_the_same_period_does_not_stay_for_ever():
+    robot = SquareRobot()
+    robot.simulated = False  # a real robot is stopped at once and not at the next period
+    with cockpit_served(robot, None) as (_, cockpit):
+        cockpit.begin(starts()[0])
+        cockpit.obey(Stop(type="stop"))
+        assert robot.halted == 1
+        cockpit.obey(Release(type="release"))
+        command = Command(values=np.array([1, 0, 0, 0, 1], np.float32))
+        cockpit.advance(command)
+        (shot,) = cockpit.advance(command)
+        assert shot.notes["status"] == "driving" and not shot.notes["stopped"]
+
+
 def test_speed_and_workspace_are_limited_and_the_way_back_is_open():
     guards = Safeguards(speed=0.2, workspace={"position": ((0.2,) * 4, (0.6,) * 4)})
     state = np.array([0.59, 0.5, 0.7, 0.5], np.float32)
@@ -127,6 +143,13 @@ def test_targets_move_no_faster_than_allowed_from_where_the_body_is():
         dt=0.1,
     )
     np.testing.assert_allclose(got, [20, -30, 100], atol=1e-4)
+
+
+def test_what_is_not_a_number_never_reaches_the_robot():
+    robot = SquareRobot()
+    with pytest.raises(DataError, match=r"velocity\.x"):
+        run(robot, 1, lambda i: Wish(action=GO * np.nan))
+    assert robot.actions == []
 
 
 def test_nobody_looking_halts_the_robot():
@@ -203,13 +226,6 @@ def test_a_prediction_that_parts_from_the_robot_raises_the_alarm():
     near = Comparison(tick=1, ahead=3, error=0.02, late=0.1, spread=0.0)
     far = Comparison(tick=1, ahead=3, error=0.04, late=0.1, spread=0.0)
     assert not divergence([near], calibration)["alarm"] and divergence([far], calibration)["alarm"]
-
-
-def tiny_session(steps=2):
-    from dreamdojo.rollout.session import Session
-    from dreamdojo.world_model.sample import SamplerConfig
-
-    return Session(tiny_world_model(), tiny_tokenizer(), SamplerConfig(steps=steps), embodiment=PUSHER, compute=CPU)
 
 
 def observation(batch=1, frames=1):
@@ -312,15 +328,6 @@ def test_an_object_that_will_leave_the_closed_gripper_falls():
     assert hazards(tracks(path, [[0.5, 0.52], [0.5, 0.42], [0.5, 0.32]]), fps=10, opening=0.3) == []
 
 
-def test_depth_tells_when_the_gripper_comes_down_on_something():
-    path = tracks([[0.5, 0.5]] * 3, [[0.1, 0.1]] * 3)
-    background = torch.full((16, 16), 0.6)
-    depth = torch.stack([torch.full((16, 16), metres) for metres in (0.5, 0.55, 0.58)])
-    found = contact(depth, background, path, fps=10)
-    assert found is not None and found.kind == "contact" and found.seconds == 0.2
-    assert contact(depth.flip(0), background, path, fps=10) is None, "it goes away"
-
-
 def test_the_suggestion_is_the_branch_that_harms_least_and_the_session_stays():
     class Bright(Square):
         """A world in which driving on makes the picture bright."""
@@ -342,6 +349,32 @@ def test_the_suggestion_is_the_branch_that_harms_least_and_the_session_stays():
     found = suggest(world, command, controls_of(SquareRobot()), lambda frames: frames.float().amax((1, 2, 3, 4)))
     assert found.helps and found.command[0] < 0 and found.command[4] == 1
     assert (world.level == 0).all()
+
+
+def test_a_suggestion_is_tried_at_the_speed_at_which_it_would_be_carried_out():
+    asked = []
+
+    class Listening(Square):
+        def fork(self, n):
+            return self
+
+        def step(self, actions):
+            asked.append(actions)
+            return Prediction(frames={"head": torch.zeros(len(actions), 1, 3, 4, 4)})
+
+    controls, command = controls_of(SquareRobot()), np.array([1, 0, 0, 0, 1], np.float32)
+    suggest(Listening(), command, controls, lambda frames: frames.sum(dim=(1, 2, 3, 4)), gain=0.5)
+    np.testing.assert_allclose(asked[0][0, 0], controls.action(command, gain=0.5))
+
+
+def test_a_search_that_fails_is_logged_and_suggests_nothing(caplog):
+    with cockpit_served(SquareRobot(), None) as (_, cockpit):
+        predictor = Imagined(tiny_session())
+        predictor.reset(observation(), seed=0)
+        wrong = np.zeros(5)  # a command of another body
+        found = cockpit._search(predictor, object.__new__(Lookout), torch.zeros(3, 16, 16), wrong, 1.0, None)
+        assert found.result(timeout=10) is None
+    assert "safer motion failed" in caplog.text
 
 
 # keeping up
@@ -424,6 +457,16 @@ def test_any_gymnasium_environment_with_pictures_is_a_robot():
     assert looks == [10, 20, 30, 30, 30], "after its end it stands still"
     np.testing.assert_allclose(controls_of(robot).rest(None), 0)
 
+    class Float(Dot):
+        def render(self):
+            return np.full((20, 24, 3), 0.5)
+
+    with pytest.raises(ConfigError, match="uint8"):
+        GymRobot(Float()).reset(seed=1)
+    Float.action_space = spaces.Box(-2.0, np.inf, (2,), np.float32)
+    with pytest.raises(ConfigError, match="bounded"):
+        GymRobot(Float())
+
 
 # sessions
 
@@ -454,6 +497,34 @@ def test_a_recorded_session_lives_again_bit_for_bit(tmp_path):
     other = SquareRobot()
     differs = replay(dataset, 0, teleoperation(other, deadman=True, speed=0.1), Perfect(other), size=size)
     assert differs.frames_equal < 25, "another robot's end is noticed"
+
+
+def test_a_replay_denoises_as_often_as_the_session_did(tmp_path, monkeypatch):
+    from dreamdojo import teleop
+    from dreamdojo.presets import NANO
+
+    robot, asked = SquareRobot(), {}
+    size = (robot.square.size,) * 2
+    monkeypatch.setattr(teleop.RobotChoice, "open", lambda self, fps: robot)
+    monkeypatch.setattr(teleop, "model_hash", lambda folder: "the model's")
+    monkeypatch.setattr(teleop, "load_session", lambda folder, **options: asked.update(options))
+    monkeypatch.setattr(teleop, "make_predictor", lambda overlay, robot, session: None)
+    told = teleop.Teleop(preset=NANO, folder=tmp_path, steps=1)._model_told()
+    told |= {"robot": {"kind": "dojo"}, "safeguards": {}, "fps": 10.0, "shown": size}
+    recorder = Recorder(tmp_path / "session", fps=10, embodiment=ARM, size=size, shown=size, about=told)
+    tele = teleoperation(robot)
+    recorder.begin(tele.reset(seed=0).seen, seed=0)
+    wish = Wish(action=GO)
+    recorder.add(wish, LEVELS[1], tele.fulfil(tele.exchange(wish), None))
+    recorder.close()
+    teleop.TeleopReplay(data=tmp_path / "session").run()
+    assert asked == {"steps": 1, "device": "auto"}
+
+
+def test_an_episode_too_short_to_calibrate_on_is_named(tmp_path):
+    dataset = open_dataset(record(tmp_path / "robot", robot=True, episodes=1, frames=8))
+    with pytest.raises(DataError, match="at least 10 actions"):
+        collect(Imagined(tiny_session()), dataset, [0], horizon=10)
 
 
 # the page's end
@@ -535,7 +606,10 @@ def test_a_hand_before_the_webcam_becomes_a_command():
     hand.hear(jpeg(200))
     told = hand.command(None, np.zeros(2, np.float32))
     assert told.shape == (2,) and (np.abs(told) <= 1).all()
-    for bad in ("%%%", base64.b64encode(b"GIF89a").decode()):
+    huge = bytearray(base64.b64decode(jpeg(50)))
+    at = huge.index(b"\xff\xc0") + 5  # of the height and width in the frame's header
+    huge[at : at + 4] = b"\xff\xff\xff\xff"
+    for bad in ("%%%", "é", base64.b64encode(b"GIF89a").decode(), base64.b64encode(huge).decode()):
         with pytest.raises(BadMessageError, match=r"hand\.jpeg"):
             hand.hear(bad)
 

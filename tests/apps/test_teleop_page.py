@@ -46,6 +46,22 @@ def test_the_cockpit_predicts_measures_stops_and_switches(visit, tmp_path):  # n
         expect(page.locator("#stop")).to_be_hidden()
 
 
+def test_a_gamepad_that_is_unplugged_lets_go_of_the_deadman_switch(visit):  # noqa: F811
+    robot = SquareRobot(fps=10.0)
+    with cockpit_served(robot, Perfect(robot), safeguards=Safeguards(deadman=True)) as (url, _):
+        page = visit(url)
+        page.evaluate(
+            """() => {
+                const buttons = Array.from({ length: 16 }, (_, i) => ({ pressed: i === 4, value: 0 }));
+                window.pads = [{ connected: true, axes: [0, 0, 0, 0], buttons }];
+                navigator.getGamepads = () => window.pads;
+            }"""
+        )
+        expect(page.locator("#robot")).to_have_text("Robot drives")
+        page.evaluate("window.pads = []")
+        expect(page.locator("#robot")).to_have_text("Deadman switch released", timeout=5_000)
+
+
 def test_a_phone_holds_the_deadman_switch_and_nothing_scrolls_sideways(visit, tmp_path):  # noqa: F811
     robot = SquareRobot(fps=10.0)
     with cockpit_served(robot, Perfect(robot), safeguards=Safeguards(deadman=True)) as (url, _):

@@ -38,6 +38,8 @@ def test_probes_come_back_as_they_were(tmp_path):
     frames = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(again.locate(frames).position, effector.locate(frames).position)
     assert again.error == ERROR
+    save_probes(tmp_path / "alone", effector, None)
+    assert load_probes(tmp_path / "alone")[1] is None
     (tmp_path / "object.safetensors").write_bytes(b"short")
     with pytest.raises(CheckpointError, match="expected a position probe"):
         load_probes(tmp_path)

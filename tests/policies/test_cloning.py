@@ -89,3 +89,8 @@ def test_what_the_policy_cannot_see_is_said() -> None:
         policy.act(Observation(frames={"head": torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8)}, state=state))
     with pytest.raises(DataError, match="proprioception"):
         policy.act(Observation(frames={"head": torch.zeros(1, 1, 3, 16, 16, dtype=torch.uint8)}))
+
+
+def test_nothing_to_learn_from_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="got none"):
+        train_policy(CONFIG, TRAINING, [], tmp_path, compute=CPU)

@@ -13,6 +13,7 @@ from dreamdojo.policies.openpi import OpenpiKeys, OpenpiPolicy, decode, encode
 from dreamdojo.world import Observation
 
 server = pytest.importorskip("websockets.sync.server")
+ConnectionClosed = pytest.importorskip("websockets.exceptions").ConnectionClosed
 pytest.importorskip("msgpack")
 
 STATES = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
@@ -94,6 +95,28 @@ def test_what_the_server_gets_wrong_is_said(answer: dict | str, words: str) -> N
         with pytest.raises(DataError, match=words):
             policy.act(Observation(frames={"head": FRAMES}, state=STATES))
         policy.close()
+
+
+def test_a_server_that_greets_with_an_error_is_left_again() -> None:
+    left = threading.Event()
+
+    def handle(socket: server.ServerConnection) -> None:
+        socket.send("no checkpoint")
+        try:
+            socket.recv()
+        except ConnectionClosed:
+            left.set()
+
+    with server.serve(handle, "127.0.0.1", 0) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(DataError, match="no checkpoint"):
+                OpenpiPolicy(f"ws://127.0.0.1:{running.socket.getsockname()[1]}")
+            assert left.wait(2)
+        finally:
+            running.shutdown()
+            thread.join()
 
 
 def test_nobody_at_the_address() -> None:

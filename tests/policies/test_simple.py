@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from dreamdojo.errors import ConfigError, DataError, MissingDependencyError
+from dreamdojo.policies.cloning import PixelPolicy, PixelPolicyConfig
 from dreamdojo.policies.open import open_policy
 from dreamdojo.policies.simple import FunctionPolicy, RandomPolicy, RecordedPolicy, ShakyPolicy
+from dreamdojo.training.checkpoint import save_model
 from dreamdojo.world import Observation, Policy
+from tests.apps.playing import ARM
 from tests.tiny import PUSHER
 
 
@@ -60,6 +63,16 @@ def test_noise_is_added_within_the_declared_range() -> None:
 def test_a_word_that_means_nothing_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match="expected"):
         open_policy(word, PUSHER, actions_per_step=1)
+
+
+def test_a_policy_of_another_body_or_rate_is_refused(tmp_path: Path) -> None:
+    config = PixelPolicyConfig(embodiment=PUSHER, camera="head", size=(16, 16), rate=10.0, width=8, hidden=8)
+    save_model(tmp_path, PixelPolicy(config))
+    assert open_policy(str(tmp_path), PUSHER, actions_per_step=1, fps=10.0).act(seen()).shape == (2, 2, 2)
+    with pytest.raises(ConfigError, match="at 5 Hz"):
+        open_policy(str(tmp_path), PUSHER, actions_per_step=1, fps=5.0)
+    with pytest.raises(ConfigError, match="of square/velocity"):
+        open_policy(str(tmp_path), ARM, actions_per_step=1)
 
 
 def test_without_lerobot_a_checkpoint_is_refused_with_advice(tmp_path: Path) -> None:

@@ -173,8 +173,8 @@ def carry_out(
             count, taken, outcome = count + k, taken + k, real.outcomes[0]
             fault = "an object left the table" if outcome.lost else None
             report(count, budget, f"{100 * outcome.distance:.1f} cm from the goal")
-        if not parts:
-            break
+        if not parts or count >= budget or outcome.success or fault is not None:
+            break  # a model takes whole steps only, and this may have ended within one
         seen = _joined(parts)
         mind.observe(seen, planned[None, :taken])
     return Episode(

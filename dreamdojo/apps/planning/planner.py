@@ -16,6 +16,7 @@ from dreamdojo.apps.planning.imagine import BATCH, Imagined, imagine
 from dreamdojo.apps.planning.search import Belief, Search, search
 from dreamdojo.apps.planning.space import Space
 from dreamdojo.errors import ConfigError, SimulationError
+from dreamdojo.policies.chunk import next_chunk
 from dreamdojo.world import Observation, Policy, World
 
 Objective = Callable[[Imagined], Float[Tensor, " n"]]
@@ -170,6 +171,7 @@ class BestOf:
 
         Raises:
             ConfigError: if there is no policy.
+            DataError: if a policy's actions have another shape than the world takes, or are none.
             SimulationError: if no future has a finite cost.
         """
         if not self.policies:
@@ -208,7 +210,8 @@ class BestOf:
         branch, seen, parts, length = world.fork(self.samples), _repeated(observation, self.samples), [], 0
         k = world.actions_per_step
         while length < self.horizon:
-            chunk = whole_steps(policy.act(seen), k)[:, : _whole(self.horizon - length, k)]
+            chunk = next_chunk(policy, seen, world.embodiment, batch=self.samples)
+            chunk = whole_steps(chunk, k)[:, : _whole(self.horizon - length, k)]
             parts.append(chunk)
             length += chunk.shape[1]
             if length < self.horizon:

@@ -53,7 +53,7 @@ class ScriptedProposal:
             plan = make_plan(self.task, self.world.simulations[0], self._rng, self.skill)
             rows.append(self.stroke.follow(self._waypoints(plan, state), state.double().numpy())[0])
         longest = max(len(row) for row in rows)
-        return torch.from_numpy(np.stack([np.concatenate([row, _rest(row, longest - len(row))]) for row in rows]))
+        return torch.from_numpy(np.stack([np.concatenate([row, self._rest(row, longest - len(row))]) for row in rows]))
 
     def _waypoints(self, plan: Plan, state: Tensor) -> Waypoints:
         yaw = float(state[self.stroke.embodiment.columns("effector_yaw", of="state")][0])
@@ -69,9 +69,9 @@ class ScriptedProposal:
             wait=tuple(point.wait for point in plan.waypoints),
         )
 
-
-def _rest(row: np.ndarray, count: int) -> np.ndarray:
-    """Standing still with the hand as it is."""
-    still = np.zeros((count, row.shape[1]), row.dtype)
-    still[:, -1] = row[-1, -1]
-    return still
+    def _rest(self, row: np.ndarray, count: int) -> np.ndarray:
+        """`count` actions of standing still with the hand as it is after `row`, `t a`."""
+        opening = self.stroke.embodiment.columns("gripper_opening", of="action")
+        still = np.zeros((count, row.shape[1]), row.dtype)
+        still[:, opening] = row[-1, opening]
+        return still

@@ -70,6 +70,10 @@ class MPPI:
     noise_exponent: float = 0.0
     """As of CEM."""
 
+    def __post_init__(self) -> None:
+        if self.candidates < 1 or self.iterations < 1 or self.temperature <= 0:
+            raise ConfigError(f"expected candidates and iterations of 1 or more and a temperature above 0, got {self}")
+
 
 Search = CEM | MPPI
 

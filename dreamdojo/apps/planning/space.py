@@ -7,6 +7,7 @@ needs no simulator and works for any body whose effector is driven by velocity.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -114,7 +115,7 @@ class Waypoints:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stroke:
+class Stroke(ABC):
     """What both strokes need: a body whose effector is driven by velocity, and where to look first.
 
     Numbers from -1 to 1 run over `low` to `high`; `centre` and `spread` (metres and radians) say where to look.
@@ -167,14 +168,16 @@ class Stroke:
         rows = [place.axes.index(axis) for axis in axes]
         return [place.low[row] for row in rows], [place.high[row] for row in rows]
 
+    @abstractmethod
     def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        raise NotImplementedError
+        """`low` and `high`, `d` metres and radians."""
 
+    @abstractmethod
     def _waypoints(self, values: np.ndarray) -> Waypoints:
-        raise NotImplementedError
+        """Where candidates `n d`, in metres and radians, go."""
 
     def follow(self, way: Waypoints, state: np.ndarray) -> np.ndarray:
-        """Actions `n t a` float32, as long as the slowest candidate takes."""
+        """Actions `n t a` float32 from the state `(s,)` on, as long as the slowest candidate takes."""
         body, dt = self.embodiment, 1 / self.fps
         velocity, turn, opening = (
             body.columns(name, of="action") for name in ("effector_velocity", "effector_yaw_rate", "gripper_opening")

@@ -128,6 +128,8 @@ class Member:
             event = await self._socket.receive()
             if event["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(event["code"], event.get("reason"))
+            if self._close_code is not None:
+                return  # whoever was hung up on has no say any more
             if not self._within_rate():
                 log.warning("page %r: more than %d messages a second, hung up", self.page, self._most)
                 self.hang_up(CLOSE_FLOODING)

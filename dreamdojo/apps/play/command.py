@@ -26,7 +26,9 @@ def dataset_starts(dataset: Dataset, episodes: tuple[int, ...], camera: str | No
     return starts
 
 
-def dojo_starts(size: Size, count: int, depth: DepthCoding | None = None) -> tuple[list[Start], PlayWorld]:
+def dojo_starts(
+    size: Size, count: int, depth: DepthCoding | None = None, *, difficulty: str = "gentle"
+) -> tuple[list[Start], PlayWorld]:
     """Scenes of the `demo` split, which nothing is trained on, at `size` pixels, and the dojo behind them.
 
     With `depth` they carry it, and the dojo shows it beside its picture, in the colours of that range.
@@ -37,7 +39,7 @@ def dojo_starts(size: Size, count: int, depth: DepthCoding | None = None) -> tup
     from dreamdojo.dojo.splits import seed_of
     from dreamdojo.dojo.world import DojoWorld
 
-    dojo = DojoWorld(depth=depth is not None)
+    dojo = DojoWorld(depth=depth is not None, difficulty=difficulty)
     starts = []
     for index in range(count):
         seed = seed_of("demo", index)

@@ -176,13 +176,13 @@ class Driver:
                     turn_at = time.monotonic()
                 else:
                     # a step that took longer than its turn is not made up for: the worlds fall behind the clock
-                    turn_at = max(turn_at + self._turn(publish), time.monotonic())
+                    turn_at = max(turn_at + self._turn(mode, publish), time.monotonic())
             except DreamDojoError as error:
-                self._fail(str(error), publish)
+                self._fail(str(error), start, mode, publish)
             except Exception as error:
                 # a world is other people's code: whatever it raises is shown, and a reset tries again
                 log.exception("a world failed")
-                self._fail(f"{type(error).__name__}: {error}", publish)
+                self._fail(f"{type(error).__name__}: {error}", start, mode, publish)
 
     def _has_work(self) -> bool:
         return self._stopping or (self._watched and self._reset_to is not None) or self._may_step()
@@ -211,12 +211,12 @@ class Driver:
         publish(self.state())
         publish(Timed(frame=self._frame(mode, command, shot), delay=0.0))
 
-    def _turn(self, publish: Callable[[Timed | SessionState], None]) -> float:
+    def _turn(self, mode: str, publish: Callable[[Timed | SessionState], None]) -> float:
         """Advance the vehicle; returns the seconds that the turn should take."""
         with self._changed:
             if time.monotonic() - self._command_at > self._settings.command_timeout:
                 self._let_go()
-            command, unlimited, mode = self._command, self._unlimited, self._mode
+            command, unlimited = self._command, self._unlimited
         vehicle = self._moving = self._vehicles[mode]
         began = time.perf_counter()
         shots = vehicle.advance(command)
@@ -244,8 +244,9 @@ class Driver:
         if not np.array_equal(relaxed, self._command.values):
             self._command = Command(values=relaxed, id=self._command.id, time=self._command.time)
 
-    def _fail(self, reason: str, publish: Callable[[Timed | SessionState], None]) -> None:
+    def _fail(self, reason: str, start: int | None, mode: str, publish: Callable[[Timed | SessionState], None]) -> None:
         with self._changed:
             self._failure = reason
-            self._reset_to = None
+            if (self._reset_to, self._mode) == (start, mode):  # what was asked for meanwhile is still to come
+                self._reset_to = None
         publish(self.state())

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dreamdojo.errors import DataError
+from dreamdojo.policies.chunk import next_chunk
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.world import Observation, Policy, World
 
@@ -54,7 +54,7 @@ def act(
     Raises:
         DataError: if the policy's actions have another shape than the world takes, or are not finite.
     """
-    camera, k, width = world.cameras[0], world.actions_per_step, world.embodiment.action_dim
+    camera, k = world.cameras[0], world.actions_per_step
     seen = world.reset(start, seed=seed)
     policy.reset(seed=seed)
     batch = len(seen.frames[camera])
@@ -64,12 +64,7 @@ def act(
     while k * len(done) < steps:
         began = time.monotonic()
         if not ahead:
-            chunk = policy.act(seen)
-            if chunk.ndim != 3 or len(chunk) != batch or chunk.shape[1] < k or chunk.shape[2] != width:
-                raise DataError(
-                    f"expected actions of shape ({batch}, n of at least {k}, {width}) "
-                    f"({', '.join(world.embodiment.action_names())}), the policy gave {tuple(chunk.shape)}"
-                )
+            chunk = next_chunk(policy, seen, world.embodiment, batch=batch, at_least=k)
             ahead = [part for part in chunk.split(k, dim=1) if part.shape[1] == k]
         decided = time.monotonic()
         prediction = world.step(ahead[0])

@@ -4,7 +4,7 @@ On held-out episodes, for every prediction h frames ahead: the spread of its mem
 frame, and the error of showing the last real frame instead (all root mean square over the pixels, in [0, 1]).
 
     expected error     E(s, h) = a + b s + c h                     least squares over half of the episodes
-    bound              q E(s, h),  q the share-quantile of e / E   over the same half (split conformal prediction)
+    bound              q E(s, h),  q the share-quantile of e / E   over the same half, as in conformal prediction
     coverage           how often e <= q E                          over the other half
 
 Where the bound is no better than the error of the late picture itself, the prediction does not know.
@@ -21,13 +21,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreamdojo.apps.teleop.predict import Imagined, fitted
+from dreamdojo.apps.teleop.predict import Imagined
 from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import resample
 from dreamdojo.errors import DataError
 from dreamdojo.files import read_json, write_json
 from dreamdojo.metrics import fit_ridge, mean_interval, unit_range
 from dreamdojo.rollout.session import CAMERA
+from dreamdojo.rollout.starts import fitted
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.world import Observation
 
@@ -163,7 +164,11 @@ def collect(
     camera: str | None = None,
     report: Report = silent,
 ) -> list[Sample]:
-    """Predict held-out episodes from every `every`-th of their frames, `horizon` frames ahead, and compare."""
+    """Predict held-out episodes from every `every`-th of their frames, `horizon` frames ahead, and compare.
+
+    Raises:
+        DataError: if an episode has no actions, or not `horizon` frames after its first.
+    """
     session = predictor.session
     samples = []
     for number, index in enumerate(episodes):
@@ -174,6 +179,11 @@ def collect(
         state = None if rows.states is None else torch.from_numpy(rows.states)[None]
         if rows.actions is None:
             raise DataError(f"{dataset.root}: expected a robot's episodes with actions, found none in episode {index}")
+        if len(rows.actions) < horizon:
+            raise DataError(
+                f"{dataset.root}: expected episodes of at least {horizon} actions at {session.fps:g} Hz, found "
+                f"{len(rows.actions)} in episode {index}. Calibrate with a shorter horizon."
+            )
         actions = torch.from_numpy(rows.actions)[None]
         real = fitted(Observation(frames={CAMERA: frames}, state=state), session.size)
         samples.append(_sample(predictor, real, actions, horizon=horizon, every=every, seed=index))

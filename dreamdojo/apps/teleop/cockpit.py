@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -28,12 +29,15 @@ from dreamdojo.apps.teleop.link import LinkSettings
 from dreamdojo.apps.teleop.messages import Hand, Hold, LinkChange, Release, Source, Stop
 from dreamdojo.apps.teleop.onboard import Safeguards
 from dreamdojo.apps.teleop.pace import LEVELS, Level, Pace
-from dreamdojo.apps.teleop.predict import Imagined, Predictor, fitted
+from dreamdojo.apps.teleop.predict import Imagined, Predictor
 from dreamdojo.apps.teleop.record import Recorder, at_level
 from dreamdojo.apps.teleop.robot import Robot
 from dreamdojo.apps.teleop.teleoperation import Comparison, Shown, Teleoperation, Wish
 from dreamdojo.rollout.session import CAMERA
+from dreamdojo.rollout.starts import fitted
 from dreamdojo.world import Observation
+
+log = logging.getLogger(__name__)
 
 CAMERA_VIEW, PREDICTION_VIEW = "camera", "prediction"
 """Names of the two views."""
@@ -132,7 +136,7 @@ class Cockpit:
                 *(["leader"] if self._instruments.leader else []),
                 *(["hand"] if self._instruments.hand else []),
             ],
-            "levels": len(LEVELS),
+            "levels": len(self._pace.levels),
             "coverage": None if self._instruments.calibration is None else self._instruments.calibration.coverage,
             "link": {"round_trip": self._link.round_trip, "jitter": self._link.jitter, "loss": self._link.loss},
         }
@@ -150,7 +154,7 @@ class Cockpit:
                 case Stop():
                     self._stopped = True
                     if not self._robot.simulated:  # in a simulation time stands still until the next period
-                        self._teleoperation.onboard.stop()
+                        self._teleoperation.stop()
                 case Release():
                     self._stopped = False
                 case LinkChange():
@@ -190,9 +194,9 @@ class Cockpit:
         with self._wanted:
             held = time.monotonic() - self._held_at < _HOLDS_FOR
             stopped, link, source = self._stopped, self._link, self._source
-        values = self._values(command, source)
+        values, gain = self._values(command, source), self._settings.gain if source == "page" else 1.0
         wish = Wish(
-            action=self.controls.action(values, gain=self._settings.gain if source == "page" else 1.0),
+            action=self.controls.action(values, gain=gain),
             held=held or not self._safeguards.deadman,
             stopped=stopped,
             link=link,
@@ -209,7 +213,7 @@ class Cockpit:
             self._compared.append(compared)
         if self._recorder is not None:
             self._recorder.add(wish, level, shown)
-        self._watch(shown, values, level)
+        self._watch(shown, values, gain, level)
         shot = self._shot(shown, wish, values, 1000 * (time.perf_counter() - acted))
         # a real robot keeps its own time, so waiting for it is no work
         self._pace.took(time.perf_counter() - (began if self._robot.simulated else acted))
@@ -229,7 +233,7 @@ class Cockpit:
         self._compared: deque[Comparison] = deque(maxlen=_COMPARED)
         self._ids: deque[tuple[int, int]] = deque(maxlen=256)
         self._hazards: list[Hazard] = []
-        self._suggestion: Future[Suggestion] | None = None
+        self._suggestion: Future[Suggestion | None] | None = None
         self._last_action = np.zeros(self._robot.embodiment.action_dim, np.float32)
 
     def _values(self, command: Command, source: str) -> np.ndarray:
@@ -242,7 +246,7 @@ class Cockpit:
             return self.controls.relaxed(command.values) if told is None else told
         return command.values
 
-    def _watch(self, shown: Shown, values: np.ndarray, level: Level) -> None:
+    def _watch(self, shown: Shown, values: np.ndarray, gain: float, level: Level) -> None:
         lookout, prediction = self._instruments.lookout, shown.prediction
         if lookout is None or prediction is None or self._pace.index > 1:
             self._hazards, self._suggestion = [], None
@@ -256,21 +260,31 @@ class Cockpit:
         if not self._hazards:
             self._suggestion = None
         elif isinstance(self._predictor, Imagined) and level.members > 1 and self._suggestion is None:
-            self._suggestion = self._search(self._predictor, late[0], values, target)
+            self._suggestion = self._search(self._predictor, lookout, late[0], values, gain, target)
 
-    def _search(self, predictor: Imagined, late: Tensor, values: np.ndarray, target: int | None) -> Future[Suggestion]:
+    def _search(
+        self,
+        predictor: Imagined,
+        lookout: Lookout,
+        late: Tensor,
+        values: np.ndarray,
+        gain: float,
+        target: int | None,
+    ) -> Future[Suggestion | None]:
         branch, actions = predictor.branch()
-        lookout = self._instruments.lookout
-        assert lookout is not None
         values = values.copy()
 
         def cost(frames: Tensor) -> Tensor:
             return torch.stack([_harm(lookout, late, future, target) for future in frames])
 
-        def search() -> Suggestion:
-            for action in actions.unbind(1):
-                branch.step(action[:, None])
-            return suggest(branch, values, self.controls, cost)
+        def search() -> Suggestion | None:
+            try:
+                for action in actions.unbind(1):
+                    branch.step(action[:, None])
+                return suggest(branch, values, self.controls, cost, gain=gain)
+            except Exception:
+                log.exception("the search for a safer motion failed")
+                return None
 
         return self._searching.submit(search)
 
@@ -306,10 +320,7 @@ class Cockpit:
     def _notes(self, shown: Shown, wish: Wish | None) -> dict[str, Any]:
         arrived = shown.late.done[-1].order if shown.late.done else 0
         answered = [command for order, command in self._ids if order <= arrived]
-        suggestion = self._suggestion
-        found = (
-            suggestion.result() if suggestion is not None and suggestion.done() and not suggestion.exception() else None
-        )
+        found = self._suggestion.result() if self._suggestion is not None and self._suggestion.done() else None
         return {
             "status": shown.report.status,
             "stopped": self._stopped,

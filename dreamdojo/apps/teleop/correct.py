@@ -43,6 +43,7 @@ def suggest(
     controls: Controls,
     cost: Cost,
     *,
+    gain: float = 1.0,
     candidates: int = 8,
     horizon: int = 4,
     seed: int = 0,
@@ -54,6 +55,7 @@ def suggest(
         command: `(a,)` normalised, what the operator does.
         controls: which of its numbers are velocities; only these are changed.
         cost: judges predicted frames.
+        gain: share of a velocity's range that a full command asks for, as where the command is carried out.
         candidates: how many motions are tried, the first three included.
         horizon: frames ahead.
         seed: of the random directions.
@@ -63,7 +65,7 @@ def suggest(
     random = np.random.default_rng(seed).uniform(-0.6, 0.6, (max(0, candidates - 3), len(command)))
     tried = np.stack([command, rest, 2 * rest - command, *np.where(moves, rest + random, command)])
     tried = np.clip(tried, -1, 1).astype(np.float32)[:candidates]
-    actions = torch.from_numpy(np.stack([controls.action(each) for each in tried]))[:, None]
+    actions = torch.from_numpy(np.stack([controls.action(each, gain=gain) for each in tried]))[:, None]
     branch = world.fork(len(tried))
     frames = torch.cat([branch.step(actions).frames[CAMERA] for _ in range(horizon)], dim=1)
     costs = cost(frames) + _obedience(tried, command)

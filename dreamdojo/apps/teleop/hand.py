@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dreamdojo.apps.play.messages import BadMessageError
 from dreamdojo.apps.teleop.messages import Hand
@@ -54,9 +53,9 @@ class HandSource:
         try:
             image = Image.open(io.BytesIO(base64.b64decode(jpeg, validate=True)), formats=["JPEG"])
             if max(image.size) > _LARGEST:
-                raise BadMessageError(f"hand.jpeg: {image.width}x{image.height} pixels", Hand.form)
+                raise ValueError(f"{image.width}x{image.height} pixels")
             picture = np.asarray(image.convert("RGB"))
-        except (binascii.Error, UnidentifiedImageError, OSError, SyntaxError) as error:
+        except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise BadMessageError(f"hand.jpeg: {error}", Hand.form) from error
         self._pictures = [*self._pictures[-1:], resize(picture[None], self._size)[0]]
 
@@ -69,10 +68,6 @@ class HandSource:
         latent = infer_latent_actions(self._model, frames, self._compute)[:1]
         action = self._alignment.commands(latent, state=state, before=before)[0]
         return np.clip(self._embodiment.normalize_action(action), -1.0, 1.0)
-
-    def forget(self) -> None:
-        """The next picture is the first."""
-        self._pictures = []
 
 
 def open_hand(model: Path, alignment: Path, embodiment: Embodiment, size: Size) -> HandSource:

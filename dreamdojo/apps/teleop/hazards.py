@@ -1,32 +1,20 @@
 """What is about to go wrong, read off predicted frames: an object that will be hit, or will fall out of the gripper.
 
-Gripper and objects are found by the probes of `dreamdojo.evaluation`, in the late picture and in every predicted one;
-depth, where the model predicts it, tells how close the gripper comes to what is behind it. Positions are (u, v) in
-[0, 1] of the picture.
+Gripper and objects are found by the probes of `dreamdojo.evaluation`, in the late picture and in every predicted one.
+Positions are (u, v) in [0, 1] of the picture.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float, UInt8
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreamdojo.errors import DataError
-from dreamdojo.evaluation.effector import EffectorProbe, EffectorProbeConfig
-from dreamdojo.evaluation.keypoints import HeatmapNet, ProbeError
-from dreamdojo.evaluation.objects import ObjectProbe, ObjectProbeConfig
 from dreamdojo.evaluation.rollouts import EffectorFinder, ObjectFinder
-from dreamdojo.files import folder_written_whole, read_json, write_json
 
-_NUMBERS = ("mean", "median", "found", "false_alarms", "gate")
-
-Kind = Literal["collision", "drop", "contact"]
+Kind = Literal["collision", "drop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +29,6 @@ class Limits:
     """An object that was in the gripper, and comes so much farther away from it, falls."""
     closed: float = 0.75
     """Opening below which the gripper may hold something."""
-    clearance: float = 0.03
-    """Metres between the gripper and what is behind it, by depth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +39,14 @@ class Hazard:
     """What."""
     seconds: float
     """In how long, counted from the late picture."""
-    thing: int | None
-    """Number of the object; None where it is the gripper alone."""
+    thing: int
+    """Number of the object."""
 
     @property
     def words(self) -> str:
         """For a person."""
-        what = {"collision": "will be hit", "drop": "will fall", "contact": "The gripper will touch what is behind it"}
-        subject = "" if self.thing is None else f"Object {self.thing + 1} "
-        return f"{subject}{what[self.kind]} in {self.seconds:.1f} s"
+        what = {"collision": "be hit", "drop": "fall"}[self.kind]
+        return f"Object {self.thing + 1} will {what} in {self.seconds:.1f} s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,74 +127,3 @@ def hazards(
             first = int(happens.nonzero()[0, 0])
             found.append(Hazard(kind=kind, seconds=first / fps, thing=thing))
     return found
-
-
-def contact(
-    depth: Float[Tensor, "t h w"],
-    background: Float[Tensor, "h w"],
-    tracks: Tracks,
-    *,
-    fps: float,
-    limits: Limits | None = None,
-) -> Hazard | None:
-    """The gripper that comes down on something: less clearance than allowed, and becoming less.
-
-    Args:
-        depth: predicted metres from the late picture (row 0) on; 0 where nothing is known.
-        background: metres of the scene before the gripper was there.
-        tracks: where the gripper is.
-        fps: frames per second.
-        limits: from when on it counts.
-    """
-    limits = limits or Limits()
-    height, width = background.shape
-    column = (tracks.gripper[:, 0] * width).long().clamp(0, width - 1)
-    row = (tracks.gripper[:, 1] * height).long().clamp(0, height - 1)
-    ahead = torch.arange(len(depth))
-    behind, here = background[row, column], depth[ahead, row, column]
-    clearance = torch.where((behind > 0) & (here > 0) & tracks.gripper_found, behind - here, torch.inf)
-    happens = (clearance < limits.clearance) & (clearance < clearance[0])
-    if not happens.any():
-        return None
-    return Hazard(kind="contact", seconds=int(happens.nonzero()[0, 0]) / fps, thing=None)
-
-
-def save_probes(folder: Path, effector: EffectorProbe, objects: ObjectProbe | None) -> None:
-    """Keep trained probes."""
-    with folder_written_whole(folder) as temporary:
-        for name, probe in (("effector", effector), ("objects", objects)):
-            if probe is not None:
-                weights = {key: value.contiguous() for key, value in probe.net.state_dict().items()}
-                save_file(weights, temporary / f"{name}.safetensors")
-                write_json(temporary / f"{name}.json", probe.error.to_json())
-
-
-def load_probes(folder: Path) -> tuple[EffectorProbe, ObjectProbe | None]:
-    """Probes that were kept; a probe that failed its gate is refused by name.
-
-    Raises:
-        DataError: if there are none, or the gripper's is not good enough to be used.
-    """
-    effector = EffectorProbe(
-        net=_net(folder / "effector", 3, EffectorProbeConfig().width), error=_error(folder / "effector")
-    )
-    if not effector.error.valid:
-        raise DataError(f"{folder}: the probe of the gripper cannot be used: {effector.error}")
-    if not (folder / "objects.safetensors").exists() or not (error := _error(folder / "objects")).valid:
-        return effector, None
-    return effector, ObjectProbe(net=_net(folder / "objects", 9, ObjectProbeConfig().width), error=error)
-
-
-def _net(path: Path, channels: int, width: int) -> HeatmapNet:
-    file = path.with_suffix(".safetensors")
-    if not file.exists():
-        raise DataError(f"expected a trained probe in {file}, found none. Make it with: dreamdojo teleop calibrate")
-    net = HeatmapNet(channels, width=width)
-    net.load_state_dict(load_file(file))
-    return net.eval()
-
-
-def _error(path: Path) -> ProbeError:
-    raw = read_json(path.with_suffix(".json"), of="probe")
-    numbers = {name: math.inf if raw[name] is None else float(raw[name]) for name in _NUMBERS}
-    return ProbeError(**numbers, count=int(raw["count"]))

@@ -127,7 +127,6 @@ class LeRobotArm:
         )
         self._lock = threading.Lock()  # halt comes from other threads
         self._due: float | None = None
-        self._measured = np.zeros(len(self._names), np.float32)
 
     def reset(self, *, seed: int) -> Observation:
         """Connect where needed and look; a real robot starts where it is, whatever the seed."""
@@ -166,8 +165,8 @@ class LeRobotArm:
         missing = [name for name in (*self._names, self._camera) if name not in found]
         if missing:
             raise DataError(f"the robot's observation lacks {', '.join(missing)}; it has {', '.join(found)}")
-        self._measured = np.array([found[name] for name in self._names], np.float32)
-        return seen(np.asarray(found[self._camera], np.uint8), self._measured)
+        measured = np.array([found[name] for name in self._names], np.float32)
+        return seen(np.asarray(found[self._camera], np.uint8), measured)
 
 
 class LeaderSource:

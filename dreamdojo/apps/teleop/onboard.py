@@ -20,7 +20,7 @@ import numpy as np
 from dreamdojo.apps.play.controls import Controls
 from dreamdojo.apps.teleop.robot import Robot
 from dreamdojo.dataset.embodiment import Embodiment
-from dreamdojo.errors import ConfigError
+from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.world import Observation
 
 Status = Literal["driving", "waiting", "released", "link lost", "stopped"]
@@ -135,7 +135,11 @@ class Onboard:
                 self._newest = order
 
     def period(self, now: float) -> Report:
-        """Act for one period, or stand still, and look."""
+        """Act for one period, or stand still, and look.
+
+        Raises:
+            DataError: if what would be done is not finite; the robot is not told.
+        """
         status = self._status(now)
         if status == "driving":
             assert self._newest is not None
@@ -149,6 +153,11 @@ class Onboard:
             )
         else:
             action = self._controls.still(self._action, self._state)
+        if not np.isfinite(action).all():
+            raise DataError(
+                f"expected finite actions ({', '.join(self.robot.embodiment.action_names())}), got {action.tolist()}. "
+                f"Look at who commands, and at the measured state: {self._state}"
+            )
         seen = self.robot.act(action)
         self._tick += 1
         self._action, self._state = action, _state(seen)

@@ -39,7 +39,8 @@ class Pace:
 
     def __init__(self, period: float, levels: tuple[Level, ...] = LEVELS) -> None:
         self._period = period
-        self._levels = levels
+        self.levels = levels
+        """From what is wanted to what always works."""
         self.index = 0
         """Number of the level, 0 for the best."""
         self._load = 0.0
@@ -49,7 +50,7 @@ class Pace:
     @property
     def level(self) -> Level:
         """What to do now."""
-        return self._levels[self.index]
+        return self.levels[self.index]
 
     @property
     def load(self) -> float:
@@ -61,7 +62,7 @@ class Pace:
         share = seconds / self._period
         self._load = share if not self._periods else _MEMORY * self._load + (1 - _MEMORY) * share
         self._periods += 1
-        if self._load > _TOO_MUCH and self._periods >= _WORSE_AFTER and self.index + 1 < len(self._levels):
+        if self._load > _TOO_MUCH and self._periods >= _WORSE_AFTER and self.index + 1 < len(self.levels):
             self._patience = min(16 * _BETTER_AFTER, 2 * self._patience)  # a level that failed is tried again later
             self._go(self.index + 1)
         elif self._load < _LITTLE and self._periods >= self._patience and self.index:

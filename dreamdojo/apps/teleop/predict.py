@@ -10,18 +10,22 @@ A predictor stands at the newest real frame (`anchor`). `predict` goes on from t
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dreamdojo.apps.teleop.robot import DojoRobot, seen
+from dreamdojo.apps.teleop.robot import DojoRobot
 from dreamdojo.errors import ConfigError
 from dreamdojo.metrics import unit_range
 from dreamdojo.rollout.session import CAMERA, Session
-from dreamdojo.video import resize
-from dreamdojo.world import Observation, Prediction
+from dreamdojo.rollout.starts import fitted
+from dreamdojo.world import Observation, Prediction, StateSource
+
+if TYPE_CHECKING:
+    from dreamdojo.dojo.simulation import Simulation
 
 
 @runtime_checkable
@@ -43,17 +47,6 @@ class Predictor(Protocol):
     def extend(self, action: Tensor) -> Prediction:
         """The frame that one more action (`b 1 a`) leads to after those predicted last, or after the anchor."""
         ...
-
-
-def fitted(observation: Observation, size: tuple[int, int]) -> Observation:
-    """The same look at the size that a model takes; frames `b t 3 h w` are cropped to its shape and resized."""
-    frames = observation.frames[CAMERA]
-    if tuple(frames.shape[-2:]) == size:
-        return observation
-    b, t = frames.shape[:2]
-    pictures = resize(frames.flatten(0, 1).permute(0, 2, 3, 1).numpy(), size)
-    resized = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).unflatten(0, (b, t)).contiguous()
-    return Observation(frames={CAMERA: resized}, state=observation.state, depth=observation.depth)
 
 
 class Imagined:
@@ -139,14 +132,16 @@ def spread(frames: Tensor) -> Tensor:
     return unit_range(frames).var(dim=0).mean(dim=(1, 2, 3)).sqrt()
 
 
-class _Simulated:
+class _Simulated(ABC):
     """What ghost and oracle share: they start from the dojo's own past."""
+
+    _source: StateSource
 
     def __init__(self, robot: DojoRobot, size: int | None = None) -> None:
         self._robot = robot
         self._size = size or robot.size
         self._tick = 0
-        self._ahead = None
+        self._ahead: Simulation | None = None
 
     def reset(self, seen: Observation, *, seed: int, tick: int = 0) -> None:
         """Stand at a tick."""
@@ -165,43 +160,49 @@ class _Simulated:
 
     def extend(self, action: Tensor) -> Prediction:
         """Go on."""
-        if self._ahead is None:
-            self._ahead = self._robot.at(self._tick)
-            self._prepare(self._ahead)
-        looks = []
+        if (ahead := self._ahead) is None:
+            ahead = self._ahead = self._robot.at(self._tick)
+            self._begin(ahead)
+        states, pictures = [], []
         for row in action[0].numpy():
-            self._go(self._ahead, row)
-            looks.append(seen(self._ahead.picture(self._size).rgb, self._state(self._ahead)))
-        state = [look.state for look in looks if look.state is not None]
+            states.append(self._go(ahead, row))
+            pictures.append(ahead.picture(self._size).rgb)
         return Prediction(
-            frames={CAMERA: torch.cat([look.frames[CAMERA] for look in looks], dim=1)},
-            state=torch.cat(state, dim=1),
-            state_source="integrator",
+            frames={CAMERA: torch.from_numpy(np.stack(pictures)[None]).permute(0, 1, 4, 2, 3).contiguous()},
+            state=torch.from_numpy(np.stack(states)[None].astype(np.float32)),
+            state_source=self._source,
         )
 
-    def _prepare(self, simulation) -> None: ...
+    @abstractmethod
+    def _begin(self, simulation: Simulation) -> None:
+        """A prediction begins at this copy of the past."""
 
-    def _go(self, simulation, action: np.ndarray) -> None:
-        raise NotImplementedError
-
-    def _state(self, simulation) -> np.ndarray:
-        return simulation.state()
+    @abstractmethod
+    def _go(self, simulation: Simulation, action: np.ndarray) -> np.ndarray:
+        """Let the copy follow an action `(a,)`; returns the state `(s,)` after it."""
 
 
 class Oracle(_Simulated):
     """The true simulator goes on: no prediction can be better."""
 
-    def _go(self, simulation, action: np.ndarray) -> None:
+    _source = "simulator"
+
+    def _begin(self, simulation: Simulation) -> None: ...
+
+    def _go(self, simulation: Simulation, action: np.ndarray) -> np.ndarray:
         simulation.step(action)
+        return simulation.state()
 
 
 class Ghost(_Simulated):
     """The arm follows the commands; nothing else moves, whatever it touches."""
 
-    def _prepare(self, simulation) -> None:
+    _source = "integrator"
+
+    def _begin(self, simulation: Simulation) -> None:
         self._told = simulation.state()
 
-    def _go(self, simulation, action: np.ndarray) -> None:
+    def _go(self, simulation: Simulation, action: np.ndarray) -> np.ndarray:
         body = simulation.embodiment
         told = body.integrate(self._told, action, 1 / simulation.fps)
         assert told is not None  # the dojo's velocities declare what they integrate
@@ -211,6 +212,4 @@ class Ghost(_Simulated):
         yaw = float(told[body.columns("effector_yaw", of="state")][0])
         told[body.columns("joint_position", of="state")] = simulation.pose(place, yaw, float(opening[0]))
         self._told = told
-
-    def _state(self, simulation) -> np.ndarray:
-        return self._told
+        return told

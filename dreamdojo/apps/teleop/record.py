@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dreamdojo.apps.teleop.link import LinkSettings
 from dreamdojo.apps.teleop.pace import Level
-from dreamdojo.apps.teleop.predict import Imagined, Predictor, fitted
+from dreamdojo.apps.teleop.predict import Imagined, Predictor
 from dreamdojo.apps.teleop.teleoperation import Shown, Teleoperation, Wish
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.episode import EncodedEpisode, encode_episode
@@ -34,6 +34,8 @@ from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.write import CameraSpec, ColumnSpec, DatasetWriter
 from dreamdojo.errors import DataError
 from dreamdojo.rollout.session import CAMERA
+from dreamdojo.rollout.starts import fitted
+from dreamdojo.training.progress import Report, silent
 from dreamdojo.world import Observation
 
 PREDICTION = "prediction"
@@ -111,14 +113,14 @@ class Recorder:
         """An episode begins; the one before it ends."""
         self._end()
         self._seed = seed
-        self._now = _moment(seen, self._as_shown(seen))
+        self._now = _moment(seen, fitted(seen, self._shown_size).frames[CAMERA][0, -1])
 
     def add(self, wish: Wish, level: Level, shown: Shown) -> None:
         """A period has passed."""
         real, pictured, state = self._now
         action = shown.report.done[-1].action
         self._rows.append(_Row(real=real, shown=pictured, state=state, wish=wish, level=level, action=action))
-        self._now = _moment(shown.report.seen, self._picture(shown))
+        self._now = _moment(shown.report.seen, shown_picture(shown, self._shown_size))
 
     def close(self) -> None:
         """Write the dataset, if there is anything to write."""
@@ -129,12 +131,6 @@ class Recorder:
         for episode in self._episodes:
             self._writer.add(episode)
         self._writer.__exit__(None, None, None)
-
-    def _picture(self, shown: Shown) -> Tensor:
-        return shown_picture(shown, self._shown_size)
-
-    def _as_shown(self, seen: Observation) -> Tensor:
-        return fitted(seen, self._shown_size).frames[CAMERA][0, -1]
 
     def _end(self) -> None:
         rows, self._rows = self._rows, []
@@ -208,7 +204,7 @@ def replay(
     predictor: Predictor | None,
     *,
     size: tuple[int, int],
-    progress: Callable[[int, int, str], None] = lambda done, total, words: None,
+    report: Report = silent,
 ) -> Replay:
     """Live a recorded episode again and compare its frames, those of the predictor too where there is one.
 
@@ -218,7 +214,7 @@ def replay(
         teleoperation: the same robot with the same safeguards.
         predictor: the same predictor, or None to compare the real frames alone.
         size: of what was shown.
-        progress: is told how far it is.
+        report: progress.
     """
     columns = {
         name: dataset.column(name, episode)
@@ -228,14 +224,14 @@ def replay(
         )
     }
     seed = int(dataset.episode(episode).meta["seed"])
-    report = teleoperation.reset(seed=seed)
+    start = teleoperation.reset(seed=seed).seen
     if predictor is not None:
-        predictor.reset(report.seen, seed=seed)
-    real, shown, _ = _moment(report.seen, fitted(report.seen, size).frames[CAMERA][0, -1])
+        predictor.reset(start, seed=seed)
+    real, shown, _ = _moment(start, fitted(start, size).frames[CAMERA][0, -1])
     frames = predictions = 0
     periods = len(columns["held"])
     for row in range(periods):
-        progress(row, periods, "replay")
+        report(row + 1, periods, "replay")
         frames += int(zlib.crc32(real.tobytes()) == columns["frame_checksum"][row])
         predictions += int(zlib.crc32(shown.tobytes()) == columns["prediction_checksum"][row])
         up, down, jitter, loss = (float(value) for value in columns["link"][row])

@@ -156,7 +156,7 @@ class GymRobot:
 
         self._env = gymnasium.make(environment, **options) if isinstance(environment, str) else environment
         action = self._env.action_space
-        if not isinstance(action, spaces.Box) or len(action.shape) != 1 or not np.isfinite(action.low).all():
+        if not isinstance(action, spaces.Box) or len(action.shape) != 1 or not action.is_bounded():
             raise ConfigError(f"expected an environment whose actions are a bounded row of numbers, got {action}")
         rate = fps or self._env.metadata.get("render_fps")
         if not rate:
@@ -201,14 +201,18 @@ class GymRobot:
     def _seen(self, found: Any) -> Observation:
         if isinstance(found, dict):
             found = found.get("pixels")
-        if not (isinstance(found, np.ndarray) and found.ndim == 3 and found.dtype == np.uint8):
+        if not _is_picture(found):
             found = self._env.render()
-        if not (isinstance(found, np.ndarray) and found.ndim == 3 and found.shape[2] == 3):
+        if not _is_picture(found):
             raise ConfigError(
                 "expected an environment that shows pictures: uint8 observations h w 3, an entry `pixels` of such, or "
                 'render_mode="rgb_array"'
             )
-        return seen(found.astype(np.uint8), None)
+        return seen(found, None)
+
+
+def _is_picture(thing: Any) -> bool:
+    return isinstance(thing, np.ndarray) and thing.dtype == np.uint8 and thing.ndim == 3 and thing.shape[2] == 3
 
 
 def require_lerobot() -> None:

@@ -20,9 +20,10 @@ from dreamdojo.apps.play.controls import Controls
 from dreamdojo.apps.teleop.calibration import rms
 from dreamdojo.apps.teleop.link import Link, LinkSettings
 from dreamdojo.apps.teleop.onboard import Onboard, Order, Report, Safeguards, limited
-from dreamdojo.apps.teleop.predict import Predictor, fitted
+from dreamdojo.apps.teleop.predict import Predictor
 from dreamdojo.apps.teleop.robot import Robot
 from dreamdojo.rollout.session import CAMERA
+from dreamdojo.rollout.starts import fitted
 from dreamdojo.world import Observation, Prediction
 
 
@@ -118,6 +119,11 @@ class Teleoperation:
         """Begin with a robot that is at its start already."""
         return self._begin(self.onboard.begin(seen), seed)
 
+    def stop(self) -> None:
+        """Emergency stop: at once, from any thread; a later period whose wish is not to be stopped releases it."""
+        self._was_stopped = True
+        self.onboard.stop()
+
     def exchange(self, wish: Wish) -> Request:
         """Send an order, let the robot act for a period, receive what arrives; returns what to predict."""
         now, link, dt = self._tick / self._fps, wish.link, 1 / self._fps
@@ -125,10 +131,10 @@ class Teleoperation:
         order = Order(number=self._tick, action=np.asarray(wish.action, np.float32), held=wish.held)
         self._up.send(order, now, delay=link.up, jitter=link.jitter, loss=link.loss)
         if wish.stopped and not self.onboard.stopped:
-            self.onboard.stop()
+            self.stop()
         elif self._was_stopped and not wish.stopped:  # a stop that comes from elsewhere meanwhile is not released
             self.onboard.release(since=order.number)
-        self._was_stopped = wish.stopped
+            self._was_stopped = False
         self.onboard.hear(self._up.receive(now), now)
         self.report = self.onboard.period(now)
         self._down.send(self.report, now + dt, delay=link.down, jitter=link.jitter, loss=link.loss)

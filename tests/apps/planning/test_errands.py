@@ -10,7 +10,7 @@ from dreamdojo.apps.planning.ensemble import scripted_ensemble
 from dreamdojo.apps.planning.errands import TrueErrand, errand_of, goal_picture, stroke_for, true_aim
 from dreamdojo.apps.planning.execute import SimulatorMind, carry_out, write_episode
 from dreamdojo.apps.planning.imagine import imagine
-from dreamdojo.apps.planning.planner import BestOf, Planner
+from dreamdojo.apps.planning.planner import BestOf, Fixed, Planner
 from dreamdojo.apps.planning.search import icem
 from dreamdojo.dojo.errands import errand_seeds
 from dreamdojo.dojo.simulation import Simulation, UnstablePhysics
@@ -43,6 +43,17 @@ def test_the_planner_in_the_true_simulator_picks_up_and_puts_down(tmp_path):
     assert episode.predicted is not None
     close = (episode.frames.float() - episode.predicted.float()).abs().mean()
     assert float(close) < 1.0
+
+
+def test_an_errand_may_end_within_a_step_of_the_model():
+    world, first = start("push")
+
+    class FourAtATime(SimulatorMind):
+        def observe(self, observation, actions):
+            assert actions.shape[1] % 4 == 0, "a model of four actions a step takes no others"
+
+    plan = Fixed(actions=torch.zeros(4, 5), cost=0.0, tried=1)
+    assert carry_out(world, first, FourAtATime(world), plan, seed=0, budget=6).actions == 6
 
 
 def test_what_the_first_frame_shows_is_near_the_truth():

@@ -19,18 +19,16 @@ from dreamdojo.apps.planning.steps_to_go import (
     train_steps_to_go,
 )
 from dreamdojo.errors import ConfigError, DataError
-from dreamdojo.rollout.session import Session
 from dreamdojo.training.checkpoint import load_model
 from dreamdojo.training.fit import FitConfig
-from dreamdojo.world_model.sample import SamplerConfig
 from tests.rollout.test_session import first_frame
-from tests.tiny import CPU, PUSHER, tiny_tokenizer, tiny_world_model
+from tests.tiny import CPU, PUSHER, tiny_session, tiny_tokenizer
 
 TARGET = torch.tensor([0.1, -0.05])
 
 
 def session(k=1):
-    world = Session(tiny_world_model(k), tiny_tokenizer(k), SamplerConfig(steps=1), embodiment=PUSHER, compute=CPU)
+    world = tiny_session(k)
     world.reset(first_frame(), seed=0)
     return world
 
@@ -97,6 +95,13 @@ def test_best_of_n_takes_the_policy_whose_future_is_best_and_uniform_takes_any()
     assert {uniform.decide(world, first_frame()).source for _ in range(20)} == set(policies)
     with pytest.raises(ConfigError, match="got none"):
         BestOf(policies={}, objective=to_target, horizon=5).decide(session(), first_frame())
+
+
+def test_a_policy_that_proposes_nothing_is_named_and_not_asked_for_ever():
+    with pytest.raises(DataError, match="at least 1"):
+        BestOf(policies={"mute": Steady([0.0, 0.0], chunk=0)}, objective=to_target, horizon=5).decide(
+            session(), first_frame()
+        )
 
 
 @pytest.mark.parametrize("kind", ["pixels", "latents"])

@@ -80,6 +80,8 @@ def test_what_breaks_is_never_chosen_and_nothing_but_broken_candidates_is_an_err
         search(lambda x: x.sum(dim=(1, 2)) * torch.nan, belief(), CEM(), generator=generator())
     with pytest.raises(ConfigError, match="elites"):
         CEM(candidates=4, elites=8)
+    with pytest.raises(ConfigError, match="iterations of 1"):
+        MPPI(iterations=0)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 2.0])

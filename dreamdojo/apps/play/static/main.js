@@ -24,7 +24,9 @@ let unanswered = []; // { id, at } of changed commands that no frame has answere
 let stepped = performance.now();
 let extension = null; // what an app adds to the page: a module with the methods that are called below, each optional
 
-let queue = Promise.resolve(); // an extension takes a moment to load, and nothing overtakes the hello
+// an extension takes a moment to load, and nothing overtakes the hello; what fails does not hold up what follows
+let queue = Promise.resolve();
+const inTurn = (act) => (queue = queue.then(act).catch((error) => toast("The page failed", error.message)));
 
 const link = new Link({
   open() {
@@ -46,12 +48,12 @@ const link = new Link({
     enable(false);
   },
   text(message) {
-    if (message.type === "hello") queue = queue.then(() => greet(message));
-    else if (message.type === "session") queue = queue.then(() => follow(message));
+    if (message.type === "hello") inTurn(() => greet(message));
+    else if (message.type === "session") inTurn(() => follow(message));
     else if (message.type === "error") toast(message.message, `Expected ${message.expected}`);
   },
   frame(header, pictures) {
-    queue = queue.then(() => {
+    inTurn(() => {
       meters.arrived(header);
       stage.show(header, pictures);
     });

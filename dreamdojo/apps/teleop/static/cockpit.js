@@ -109,7 +109,7 @@ export class Cockpit {
   // once per frame of the display, while this page drives
   poll() {
     const pad = navigator.getGamepads?.().find((candidate) => candidate?.connected);
-    if (pad) this.#hold("gamepad", pad.buttons[HOLD_BUTTON]?.pressed ?? false);
+    this.#hold("gamepad", pad?.buttons[HOLD_BUTTON]?.pressed ?? false); // one that is unplugged lets go
     if (this.#holders.size && performance.now() - this.#heard > HEARTBEAT) this.#sayHeld();
   }
 

@@ -12,11 +12,8 @@ export class Webcam {
     this.send = send;
   }
 
-  get on() {
-    return this.#video !== null;
-  }
-
   async start() {
+    this.stop();
     const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 320, height: 240 } });
     this.#video = document.createElement("video");
     this.#video.muted = true;

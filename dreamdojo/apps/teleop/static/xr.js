@@ -40,9 +40,8 @@ export class Headset {
   #follow(session, frame, space) {
     const hand = [...session.inputSources].find(({ gripSpace, gamepad }) => gripSpace && gamepad);
     const pose = hand && frame.getPose(hand.gripSpace, space);
-    if (!pose) return;
-    const { x, y, z } = pose.transform.position;
-    const squeezed = hand.gamepad.buttons[1]?.pressed ?? false;
+    const squeezed = Boolean(pose && hand.gamepad.buttons[1]?.pressed); // a hand out of sight lets go
+    const { x, y, z } = pose?.transform.position ?? {};
     if (squeezed !== Boolean(this.#origin)) {
       this.#origin = squeezed ? { x, y, z } : null;
       this.on.hold(squeezed);
@@ -55,7 +54,7 @@ export class Headset {
         forward: share(this.#origin.z - z),
       },
     );
-    const pulled = hand.gamepad.buttons[0]?.pressed ?? false;
+    const pulled = hand?.gamepad.buttons[0]?.pressed ?? false;
     if (pulled && !this.#trigger) this.on.toggle();
     this.#trigger = pulled;
   }
