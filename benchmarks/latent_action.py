@@ -82,6 +82,8 @@ ARMS = {
     "contrastive 1e-2": Arm({}, {"contrastive_weight": 1e-2}),
     "transfer 1e-3": Arm({}, {**VIEWS_OFF, "transfer_weight": 1e-3}),
     "features 0.1": Arm({}, {"feature_weight": 0.1}),
+    "features 1": Arm({}, {"feature_weight": 1.0}),
+    "features 0.1, more light": Arm({}, {"feature_weight": 0.1, "brightness": 0.2, "contrast": 0.5}),
     "mean": Arm({}, {"sample": False}),
     "kl 1e-5": Arm({}, {"kl_weight": 1e-5}),
     "kl 1e-7": Arm({}, {"kl_weight": 1e-7}),
@@ -254,7 +256,24 @@ def goals(metrics: dict) -> dict:
         ),
         "decoder utilisation": goal(found["utilisation"]["share"]["mean"], 0.7, ">="),
         "effective rank": goal(human["spread"]["effective_rank"], found["degrees_of_freedom"], ">="),
+        **alignment_goals(metrics),
     }
+
+
+def alignment_goals(metrics: dict) -> dict:
+    """Of every body and control mode that was aligned: how fast, and whether pushes carry over with all of its data."""
+    found = {}
+    for key, result in metrics.items():
+        if not key.startswith("alignment"):
+            continue
+        name = key.partition(", model")[0]
+        slowest = max(result["fit_seconds"].values())
+        found[f"{name}: slowest fit, s"] = {"value": slowest, "bound": 30.0, "op": "<", "reason": key}
+        above = result["retargeting"][max(result["retargeting"], key=float)]["above"]
+        for against, gain in above.items():
+            goal = f"{name}: agreement of pushes, aligned minus {against}, lower end"
+            found[goal] = {"value": gain["low"], "bound": 0.0, "op": ">", "reason": key}
+    return found
 
 
 def worst(values: dict[str, float]) -> str:

@@ -1,9 +1,11 @@
-"""Put the figures of `benchmarks/results/` between the marks of README and docs: `python benchmarks/readme.py`."""
+"""Put the figures of `benchmarks/results/` between the marks of README and docs: `python -m benchmarks.readme`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+from benchmarks.results_page import results_page
 
 ROOT = Path(__file__).parents[1]
 REAL_NOTE = (
@@ -24,6 +26,8 @@ def main() -> None:
         put(page, "parity", parity(load("parity")))
     if (ROOT / "benchmarks" / "results" / "curation.json").is_file():
         put("docs/curation.md", "curation", curation(load("curation")))
+    files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    (ROOT / "docs" / "results.md").write_text(results_page({path.stem: load(path.stem) for path in files}))
 
 
 def load(name: str) -> dict:

@@ -1,0 +1,165 @@
+"""`docs/results.md` from `benchmarks/results/*.json`: every goal beside what was measured, and the tables behind it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+OPERATORS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt, "==": operator.eq}
+TITLES = {
+    "demo": "The demo",
+    "latent_action": "Latent actions",
+    "pretraining_ablation": "Does pre-training on latent actions pay?",
+    "physics": "Physics",
+    "curation": "Curation",
+    "parity": "The published code",
+    "realtime": "Real time",
+    "planning": "Planning",
+    "policy_evaluation": "Policy evaluation",
+    "teleop": "Teleoperation",
+}
+HEAD = """# Results
+
+Made by `python -m benchmarks.readme` from the files in [`benchmarks/results`](../benchmarks/results), which the
+benchmarks write. Every goal stands here, met or not; a value is the end of a 95 % interval where its name says so. What
+was tried, and what went wrong, is in [log.md](log.md).
+"""
+
+
+def results_page(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The whole page; `results` are the files by name."""
+    parts = [HEAD]
+    for name in [*(n for n in TITLES if n in results), *sorted(set(results) - set(TITLES))]:
+        found = results[name]
+        parts.append(f"## {TITLES.get(name, name)}\n\n`benchmarks/results/{name}.json`, {found['date']}.\n")
+        parts.append(goals(found.get("goals", {})))
+        parts += TABLES[name](found["metrics"]) if name in TABLES else []
+    return "\n".join(parts)
+
+
+def goals(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row per goal."""
+    rows = [
+        (name, number(one["value"]), f"{one['op']} {number(one['bound'])}", verdict(one)) for name, one in found.items()
+    ]
+    return rows_of(("goal", "measured", "aimed at", ""), rows)
+
+
+def verdict(goal: Mapping[str, Any]) -> str:
+    """Met, missed or not measured."""
+    if goal["value"] is None:
+        return f"not measured: {goal.get('reason', 'not run')}"
+    return "met" if OPERATORS[goal["op"]](goal["value"], goal["bound"]) else "**missed**"
+
+
+def latent_action(metrics: Mapping[str, Any]) -> list[str]:
+    """The arms of the objectives, and the curves of the alignments."""
+    arms = {key: arm for key, arm in metrics.items() if " steps, seed " in key}
+    rows = [
+        (
+            key,
+            *(number(arm["r2"]["test"][axis]) for axis in ("x", "y", "z", "yaw", "opening")),
+            *(number(arm["r2"][split]["z"]) for split in ("ood_colour", "ood_lighting")),
+        )
+        for key, arm in arms.items()
+    ]
+    head = ("arm", "x", "y", "z", "yaw", "opening", "z, unseen colours", "z, unseen light")
+    parts = [
+        "R2 of the hand's true motion from the latent action by ridge regression, on held-out episodes. Each arm "
+        "changes one thing of `base` (antisymmetric convolutions, contrastive on moved views); one seed each.\n",
+        rows_of(head, rows),
+    ]
+    for key, found in metrics.items():
+        if key.startswith("alignment"):
+            parts += alignment(key, found)
+    return parts
+
+
+def alignment(name: str, found: Mapping[str, Any]) -> list[str]:
+    """What an amount of robot data gives: R2 of its actions, pushes repeated, demonstrations repeated."""
+    imitated = {round(one["seconds"]): one["scores"] for one in found["imitation"]}
+    replayed = {round(float(seconds)): one["scores"] for seconds, one in found["retargeting"].items()}
+    rows = []
+    for point in found["curve"]["mlp"]:
+        seconds = round(point["seconds"])
+        pushes, demos = replayed.get(seconds), imitated.get(seconds)
+        rows.append(
+            (
+                f"{seconds}",
+                interval(point["mean"]),
+                interval(pushes["aligned"]["agreement"]) if pushes else "",
+                interval(demos["closed loop"]["success"]) if demos else "",
+            )
+        )
+    pushes = replayed[max(replayed)]
+    beside = ", ".join(
+        f"{name} {number(one['agreement']['mean'])}" for name, one in pushes.items() if name != "aligned"
+    )
+    demos = imitated[max(imitated)]
+    others = ", ".join(
+        f"{name} {number(one['success']['mean'])}" for name, one in demos.items() if name != "closed loop"
+    )
+    fields = {key: value for key, value in found["curve"]["mlp"][-1].items() if key not in ("seconds", "mean")}
+    told = ", ".join(f"{key} {number(value['mean'])}" for key, value in fields.items())
+    return [
+        f"### {name}\n",
+        rows_of(("seconds of robot data", "R2 of its actions", "agreement of pushes", "demonstrations repeated"), rows),
+        f"With all of it, R2 by number: {told}. Pushes of the same scenes by {beside}. Demonstrations repeated by "
+        f"{others}. {found['answer']['mlp']}\n",
+    ]
+
+
+def pretraining(metrics: Mapping[str, Any]) -> list[str]:
+    """The arms on the held-out scenes, and the latent arm against the others."""
+    parts = []
+    for split, title in (("test", "Held-out scenes"), ("ood", "Unseen shapes")):
+        for minutes, found in metrics.get(split, {}).items():
+            columns = [
+                (m, h) for m in ("psnr", "moving_psnr", "effector_error", "sharpness") for h in ("1", "8") if m in found
+            ]
+            arms = [arm for arm, mean in found["psnr"]["8"].items() if isinstance(mean, float)]
+            arms = [arm for arm in arms if not arm.startswith("recovered")]
+            against = [name for name in found["psnr"]["8"] if name.startswith("latent minus")]
+            rows = [(arm, *(number(found[m][h].get(arm)) for m, h in columns)) for arm in arms]
+            rows += [(f"*{name}*", *(interval(found[m][h][name]) for m, h in columns)) for name in against]
+            parts += [
+                f"### {title}, {minutes} of robot data\n",
+                rows_of(("arm", *(f"{LABELS[m]}, {h}" for m, h in columns)), rows),
+            ]
+    return parts
+
+
+LABELS = {
+    "psnr": "PSNR",
+    "moving_psnr": "PSNR, moving",
+    "effector_error": "gripper off, px",
+    "sharpness": "sharpness",
+}
+TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
+    "latent_action": latent_action,
+    "pretraining_ablation": pretraining,
+}
+
+
+def interval(value: Mapping[str, Any]) -> str:
+    """A mean and its 95 % interval."""
+    if value["low"] is None:
+        return number(value["mean"])
+    return f"{number(value['mean'])} [{number(value['low'])}, {number(value['high'])}]"
+
+
+def number(value: float | None) -> str:
+    """Three digits that matter."""
+    if value is None:
+        return "–"
+    return (
+        f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 0.005 or not value else f"{value:.1e}"
+    )
+
+
+def rows_of(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    head = tuple(head)
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
