@@ -194,11 +194,13 @@ def recovered(values: Mapping[str, Tensor], base: str, *, lower_is_better: bool)
 def goals(summary: dict) -> dict:
     """The latent arm minus two others, the end of the interval that is nearer to no gain, on the test split."""
     found = {}
-    for minutes, (metric, name), against in product((1, 5), GOALS.items(), ("none", "action-free")):
+    arms = product((1, 5), GOALS.items(), (1, HORIZON), ("none", "action-free"))
+    for minutes, (metric, name), horizon, against in arms:
         low = metric not in LOWER_IS_BETTER
-        rows = summary.get("test", {}).get(f"{minutes} min", {}).get(metric, {}).get("8", {})
+        rows = summary.get("test", {}).get(f"{minutes} min", {}).get(metric, {}).get(str(horizon), {})
         gap = rows.get(f"latent minus {against}")
-        key = f"{name} at 8 frames, latent minus {against}, {minutes} min, {'lower' if low else 'upper'} end"
+        end = "lower" if low else "upper"
+        key = f"{minutes} min, {name} at frame {horizon}, latent minus {against}, {end} end"
         found[key] = {"value": gap["low" if low else "high"] if gap else None, "bound": 0.0, "op": ">" if low else "<"}
         if gap is None:
             found[key]["reason"] = "not run"

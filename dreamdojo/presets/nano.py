@@ -53,6 +53,9 @@ NANO = Preset(
         contrastive_weight=1e-3,
         shift=0.1,
         zoom=0.1,
+        brightness=0.2,
+        contrast=0.5,
+        feature_weight=0.1,
         motion_emphasis=10.0,
     ),
     world_model=DiTConfig(
