@@ -67,6 +67,7 @@ def latent_action(metrics: Mapping[str, Any]) -> list[str]:
     head = ("arm", "x", "y", "z", "yaw", "opening", "z, unseen colours", "z, unseen light")
     parts = [
         "R2 of the hand's true motion from the latent action by ridge regression, on held-out episodes. Each arm "
+        "is a model of its own, trained for the steps that it names (the goals above are of the model that ships), and "
         "changes one thing of `base` (antisymmetric convolutions, contrastive on moved views); one seed each.\n",
         rows_of(head, rows),
     ]
@@ -105,8 +106,8 @@ def alignment(name: str, found: Mapping[str, Any]) -> list[str]:
     return [
         f"### {name}\n",
         rows_of(("seconds of robot data", "R2 of its actions", "agreement of pushes", "demonstrations repeated"), rows),
-        f"With all of it, R2 by number: {told}. Pushes of the same scenes by {beside}. Demonstrations repeated by "
-        f"{others}. {found['answer']['mlp']}\n",
+        f"Pushes are scored at four amounts. With all of the data, R2 by number: {told}. Pushes of the same scenes by "
+        f"{beside}. Demonstrations repeated by {others}. {found['answer']['mlp']}\n",
     ]
 
 

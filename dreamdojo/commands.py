@@ -138,6 +138,8 @@ def first_minutes(dataset: Dataset, indices: Sequence[int], minutes: float) -> l
     Raises:
         ConfigError: if not even the first fits.
     """
+    if minutes <= 0:
+        raise ConfigError(f"expected --minutes above 0, got {minutes:g}")
     kept, seconds = [], 0.0
     for index in indices:
         seconds += dataset.episode(index).length / dataset.fps
@@ -253,6 +255,14 @@ class InferLatentActions(_OfDataset):
         console.print(str(self.open_run().latent_actions(self.episodes())))
 
 
+def adopt_shipped_latent_action(run: Run) -> None:
+    """Give a run without a latent action model the one that ships, if there is one for its preset."""
+    shipped, own = foundation(run.preset.name), run.folder / "latent_action"
+    if shipped is not None and not own.exists():
+        console.print(f"Latent actions: {own} is not there, so the model that ships is copied to it")
+        stages.adopt_foundation(run, shipped, ["latent_action"])
+
+
 @dataclass(kw_only=True)
 class LatentActionReport(PresetCommand):
     """Tell a healthy latent action model from a collapsed one: report.html, report.json and a verdict in words."""
@@ -264,7 +274,7 @@ class LatentActionReport(PresetCommand):
     ood: tuple[Path, ...] = ()
     """Datasets unlike those of training."""
     model: Path | None = None
-    """Folder of the model; by default the run's."""
+    """Folder of the model; by default the run's, or else the one that ships."""
     out: Path | None = None
     """Folder for the report; by default latent_action_report in the run folder."""
     body: str | None = None
@@ -287,9 +297,11 @@ class LatentActionReport(PresetCommand):
             robot=all_episodes(self.robot, self.camera, self.body) if self.robot else None,
             ood=tuple(all_episodes(path, self.camera) for path in self.ood),
         )
-        out = self.out or self.run_folder / "latent_action_report"
+        run, out = self.open_run(), self.out or self.run_folder / "latent_action_report"
+        if self.model is None:
+            adopt_shipped_latent_action(run)
         verdict = write_health(
-            self.open_run(),
+            run,
             self.model or self.run_folder / "latent_action",
             data,
             out,
@@ -334,7 +346,10 @@ class _OfRobot(PresetCommand):
 
 @dataclass(kw_only=True)
 class LatentActionAlign(_OfRobot):
-    """Align latent actions with a robot's actions, both ways, and say whether its data are enough."""
+    """Align latent actions with a robot's actions, both ways, and say whether its data are enough.
+
+    The latent actions are those of the run's model, or else of the one that ships.
+    """
 
     kind: Literal["ridge", "mlp"] = "mlp"
     """Linear, or with two more layers."""
@@ -347,6 +362,7 @@ class LatentActionAlign(_OfRobot):
         from dreamdojo.evaluation.report import write_report
 
         run, (train, held_out) = self.open_run(), self.split()
+        adopt_shipped_latent_action(run)
         fit, curve = stages.align_stage(run, train, held_out, kind=self.kind, seed=self.seed)
         for name, r2 in alignment_rows(fit):
             console.print(f"  {name}: R² {r2}")

@@ -34,8 +34,8 @@ from dreamdojo.evaluation.health import (
     judge_health,
     true_motion,
 )
-from dreamdojo.evaluation.health.recordings import MOTION
-from dreamdojo.evaluation.linear_probe import LinearProbe, linear_probe
+from dreamdojo.evaluation.health.recordings import MOTION, open_truth
+from dreamdojo.evaluation.linear_probe import LinearProbe, fewest_episodes, linear_probe
 from dreamdojo.evaluation.objects import ObjectProbe, ObjectProbeConfig, train_object_probe, visible_objects
 from dreamdojo.evaluation.predict import ClipPlan, Recording, plan_clips
 from dreamdojo.evaluation.report import write_report
@@ -268,6 +268,9 @@ def write_health(
     """
     started, bars = time.monotonic(), bars or Thresholds()
     model = load_model(folder, LatentActionModel).to(run.compute.device)
+    for each in (data.human, data.robot, *data.ood):
+        if each is not None:
+            require_episodes(each)
 
     def pairs(name: str, episodes: Episodes) -> Pairs:
         with run.progress(f"latent actions {name}") as report:
@@ -318,6 +321,17 @@ def write_health(
         ),
     )
     return verdict
+
+
+def require_episodes(episodes: Episodes) -> None:
+    """Refuse, before anything is computed, a dataset that is to be probed and is too small for it."""
+    dataset, fewest = episodes.dataset, fewest_episodes()
+    probed = dataset.embodiment.action_dim > 0 or open_truth(dataset) is not None
+    if probed and len(episodes.indices) < fewest:
+        raise DataError(
+            f"{dataset.root}: expected at least {fewest} episodes, so that probes can learn from some and be judged on "
+            f"others, found {len(episodes.indices)}. Record more, or leave this dataset out."
+        )
 
 
 def padded_objects(truth: GroundTruth, index: int, most: int, size: Size) -> tuple[np.ndarray, np.ndarray]:

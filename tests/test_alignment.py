@@ -8,12 +8,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from dreamdojo import cli, commands, stages
+from dreamdojo import cli, commands, foundation, stages
 from dreamdojo.commands import all_episodes, train_and_test
 from dreamdojo.dataset.read import open_dataset
-from dreamdojo.errors import CheckpointError, DataError
+from dreamdojo.errors import CheckpointError, ConfigError, DataError
 from dreamdojo.latent_action.align import Alignment
-from dreamdojo.presets import PRESETS
+from dreamdojo.latent_action.model import LatentActionModel
+from dreamdojo.presets import NANO, PRESETS
 from dreamdojo.training.checkpoint import load_model
 from dreamdojo.world_model.model import ActionAdapter, WorldModel
 from tests.test_chain import record, toy_preset, toy_run
@@ -97,3 +98,26 @@ def test_a_finished_teacher_is_not_taken_for_another_ablation_row(recordings, st
     stages.posttrain_stage(started, robot, None, adapter="fresh")
     with pytest.raises(CheckpointError, match="adapter=fresh; adapter=aligned was asked for"):
         stages.posttrain_stage(started, robot, None)
+
+
+def test_a_run_without_latent_actions_takes_those_that_ship_and_keeps_its_own(tmp_path):
+    run = replace(toy_run(tmp_path, 1), preset=NANO)
+    commands.adopt_shipped_latent_action(run)
+    weights = tmp_path / "latent_action" / "model.safetensors"
+    own, shipped = (
+        load_model(path, LatentActionModel) for path in (weights.parent, foundation("nano") / "latent_action")
+    )
+    torch.testing.assert_close(own.state_dict(), shipped.state_dict())
+    assert not (tmp_path / "tokenizer").exists() and not weights.parent.is_symlink()
+    weights.write_bytes(b"my own")
+    commands.adopt_shipped_latent_action(run)
+    assert weights.read_bytes() == b"my own"
+
+
+def test_features_of_a_tokenizer_that_is_not_there_are_refused_before_any_frame_is_read(tmp_path, recordings):
+    run = toy_run(tmp_path, 1)
+    training = replace(run.preset.latent_action_training, feature_weight=0.1)
+    run = replace(run, preset=replace(run.preset, latent_action_training=training))
+    with pytest.raises(ConfigError, match="train-tokenizer"):
+        stages.latent_action_stage(run, all_episodes(recordings[0]))
+    assert not (tmp_path / "cache").exists()

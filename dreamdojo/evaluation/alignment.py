@@ -18,11 +18,12 @@ def alignment_rows(fit: AlignmentFit) -> list[tuple[str, Interval]]:
 def alignment_report(fit: AlignmentFit, curve: AlignmentCurve, *, facts: tuple[str, ...]) -> Report:
     """One page: the answer, the curve, and R2 by column."""
     enough, config = curve.sufficiency(), fit.alignment.config
-    last = curve.points[-1]
+    last, of_points = curve.points[-1], [(point.r2.mean, *point.r2.columns) for point in curve.points]
     tone = "good" if enough.enough else "open" if enough.carried else "bad"
     columns = list(zip(config.action_names, fit.to_action.columns, strict=True))
     told = [name for name, r2 in columns if r2.low > CARRIED]
-    lost = [name for name, r2 in columns if not r2.low > CARRIED]
+    lost = [name for name, r2 in columns if r2.mean < CARRIED]
+    unsure = [name for name, _ in columns if name not in (*told, *lost)]
     words = f"The latent action tells {', '.join(told)}" if told else "The latent action tells no column of the action"
     answer = Section(
         title="Do I have enough?",
@@ -36,8 +37,8 @@ def alignment_report(fit: AlignmentFit, curve: AlignmentCurve, *, facts: tuple[s
                     Card(label="robot data", value=f"{last.seconds:.0f} s", note=f"{fit.train_episodes} episodes"),
                     Card(
                         label="twice as much brings",
-                        value="unknown" if enough.gain is None else f"{enough.gain:+.2f}",
-                        note="from the slope of the curve's end",
+                        value="unknown" if enough.gain is None else f"{enough.gain:+.3f}",
+                        note="the slope of the last three amounts",
                     ),
                 )
             ),
@@ -48,12 +49,12 @@ def alignment_report(fit: AlignmentFit, curve: AlignmentCurve, *, facts: tuple[s
                 y_label="R² on held-out episodes, mean over columns",
             ),
             Table(
-                columns=("seconds", "mean", *curve.names),
+                columns=("column", *(f"{point.seconds:.0f} s" for point in curve.points)),
                 rows=tuple(
-                    Row(label=f"{point.seconds:.0f}", cells=(point.r2.mean, *point.r2.columns))
-                    for point in curve.points
+                    Row(label=name, cells=tuple(r2[number] for r2 in of_points))
+                    for number, name in enumerate(("mean", *curve.names))
                 ),
-                caption=f"Every amount is scored on the same {fit.held_out_episodes} held-out episodes.",
+                caption=f"R² by seconds of robot data, always on the same {fit.held_out_episodes} held-out episodes.",
             ),
         ),
     )
@@ -62,7 +63,11 @@ def alignment_report(fit: AlignmentFit, curve: AlignmentCurve, *, facts: tuple[s
         lead="Targets (joint positions, the gripper's opening) are told from where the body is: R² is that of the "
         "change asked for. 0 is no better than the mean action.",
         blocks=(
-            Verdict(tone="good" if told else "bad", text=f"{words}; not told: {', '.join(lost) or 'none'}."),
+            Verdict(
+                tone="good" if told else "bad",
+                text=f"{words}; not told: {', '.join(lost) or 'none'}; "
+                f"too few episodes to say: {', '.join(unsure) or 'none'}.",
+            ),
             Table(
                 columns=("column", "R² on held-out episodes"),
                 rows=tuple(Row(label=name, cells=(r2,)) for name, r2 in alignment_rows(fit)),
@@ -71,7 +76,7 @@ def alignment_report(fit: AlignmentFit, curve: AlignmentCurve, *, facts: tuple[s
     )
     return Report(
         title="Latent actions and this robot",
-        subtitle=f"{config.embodiment.name}, {config.kind}, {config.chunk} actions a chunk",
+        subtitle=f"{config.embodiment.name}, {config.kind}, actions per chunk: {config.chunk}",
         facts=facts,
         sections=(answer, detail),
     )

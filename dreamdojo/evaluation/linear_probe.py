@@ -9,6 +9,7 @@ repeated with targets shuffled between episodes, which shows what it finds where
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,6 +91,11 @@ class Probed:
     """Fitted on the rows that are not held out."""
     held_out: Bool[Tensor, " n"]
     """Rows of held-out episodes."""
+
+
+def fewest_episodes(held_out: float = 0.3, folds: int = 5) -> int:
+    """How many episodes a probe takes at least: some are held out, and each fold needs one of the others."""
+    return next(count for count in itertools.count(1) if count - max(1, round(held_out * count)) >= folds)
 
 
 def linear_probe(

@@ -59,7 +59,7 @@ class AlignmentCurve:
         last = self.points[-1]
         r2, gain = last.r2.mean, self._gain()
         amount = f"with {last.seconds:.0f} s of this robot, R² on held-out episodes is {r2.mean:.2f}"
-        more = "" if gain is None else f"twice as much would bring about {gain:+.2f}"
+        more = "" if gain is None else f"twice as much would bring about {gain:+.3f}"
         rising = gain is None or gain >= SMALL_GAIN
         carried = math.isfinite(r2.mean) and r2.mean >= CARRIED
         if not carried:

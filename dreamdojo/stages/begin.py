@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from dreamdojo.errors import CheckpointError, ConfigError
@@ -87,15 +88,17 @@ def link_model(source: Path, link: Path) -> None:
         link.symlink_to(source.resolve(), target_is_directory=True)
 
 
-def adopt_foundation(run: Run, foundation: Path) -> None:
-    """Put a shipped foundation's tokenizer, latent action model and pre-trained world model into a run folder.
+_SHIPPED = {"tokenizer": Tokenizer, "latent_action": LatentActionModel, "pretrained": WorldModel}
+
+
+def adopt_foundation(run: Run, foundation: Path, stages: Collection[str] = tuple(_SHIPPED)) -> None:
+    """Put a shipped foundation's models into a run folder: tokenizer, latent action model, pre-trained world model.
 
     Raises:
         CheckpointError: if the foundation does not fit the preset.
     """
-    stages = {"tokenizer": Tokenizer, "latent_action": LatentActionModel, "pretrained": WorldModel}
-    for stage, model_class in stages.items():
-        model = load_model(foundation / stage, model_class)
+    for stage in stages:
+        model = load_model(foundation / stage, _SHIPPED[stage])
         if isinstance(model, WorldModel) and model.config.dit != run.preset.world_model:
             raise CheckpointError(
                 f"the foundation in {foundation} has another world model than preset {run.preset.name}: "

@@ -22,13 +22,15 @@ def latent_action_stage(run: Run, human: Episodes, labelled: Episodes | None = N
     """Train the latent action model on unlabelled video, and on a robot's episodes where its `label_weight` asks.
 
     Raises:
-        ConfigError: if there is a `label_weight` and nothing labelled, or the other way round.
+        ConfigError: if there is a `label_weight` and nothing labelled, or the other way round; or if the tokenizer's
+            features are to be predicted and there is no tokenizer.
     """
     size, weight = run.preset.latent_action_size, run.preset.latent_action_training.label_weight
     if (labelled is not None) != (weight > 0):
         raise ConfigError(
             f"a labelled dataset and a label_weight go together: got {labelled and labelled.dataset.root} and {weight}"
         )
+    tokenizer = _feature_tokenizer(run)
     sources = [frame_source(run, human, size)] if labelled is None else labelled_sources(run, human, labelled)
     with run.progress("latent actions") as report:
         folder = run.folder / "latent_action"
@@ -38,7 +40,7 @@ def latent_action_stage(run: Run, human: Episodes, labelled: Episodes | None = N
             sources,
             folder,
             compute=run.compute,
-            tokenizer=_feature_tokenizer(run),
+            tokenizer=tokenizer,
             trackers=open_trackers(run.trackers, folder, "latent_action"),
             report=report,
         )
@@ -46,8 +48,15 @@ def latent_action_stage(run: Run, human: Episodes, labelled: Episodes | None = N
 
 def _feature_tokenizer(run: Run) -> nn.Module | None:
     """The frozen tokenizer of RGB whose features the latent action model is to predict, if any."""
-    if not run.preset.latent_action_training.feature_weight:
+    weight = run.preset.latent_action_training.feature_weight
+    if not weight:
         return None
+    if not (run.folder / "tokenizer" / "config.json").exists():
+        raise ConfigError(
+            f"the latent action model is to predict features of the tokenizer (feature_weight {weight:g}), and "
+            f"{run.folder / 'tokenizer'} holds none: run `dreamdojo train-tokenizer` first, or set "
+            "--latent-action-training.feature-weight 0"
+        )
     tokenizer = load_tokenizer(run.folder / "tokenizer")
     return tokenizer.rgb if isinstance(tokenizer, RGBDTokenizer) else tokenizer
 

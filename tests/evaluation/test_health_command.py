@@ -1,6 +1,7 @@
 """`dreamdojo latent-action report` on small dojo recordings, with and without their ground truth."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from dreamdojo.dojo.simulate import SimulateSettings, simulate
 from dreamdojo.dojo.truth import FILE_NAME, GroundTruth
 from dreamdojo.errors import DataError
 from dreamdojo.evaluation.health.recordings import gather, open_truth, true_motion
+from dreamdojo.judge import require_episodes
 from dreamdojo.latent_action.model import LatentActionConfig, LatentActionModel
 from dreamdojo.presets import NANO
 from dreamdojo.stages import Run
@@ -65,6 +67,13 @@ def test_without_ground_truth_the_rest_is_measured_and_said_to_be_the_rest(tmp_p
     found = json.loads((tmp_path / "latent_action_report" / "report.json").read_text())
     assert found["sets"][0]["motion"] is None and found["sets"][1]["actions"] is not None
     assert found["transfer"] == [] and "Not judged:" in found["verdict"]["text"]
+
+
+def test_too_few_episodes_are_refused_by_name_before_anything_is_computed(tmp_path, recordings):
+    few = replace(all_episodes(recordings[0]), indices=(0, 1, 2, 3, 4, 5))
+    with pytest.raises(DataError, match=f"{few.dataset.root}: expected at least 7 episodes.*found 6"):
+        require_episodes(few)
+    require_episodes(all_episodes(recordings[0]))
 
 
 def test_motion_is_that_of_the_kept_frames(recordings):

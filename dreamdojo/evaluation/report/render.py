@@ -226,7 +226,8 @@ def _table(table: Table) -> str:
         + "</tr>"
         for row in table.rows
     )
-    body = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    opening = f'<table style="--columns: {len(table.columns)}">'
+    body = f'<div class="scroll">{opening}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
     return f"<figure>{body}{_caption(table.caption)}</figure>"
 
 

@@ -55,7 +55,8 @@ section > .lead { margin-top: 4px; }
 
 figcaption, .caption { color: var(--ink-3); font-size: 14px; line-height: 1.45; margin-top: 9px; max-width: 52em; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--rule); border-radius: 12px; }
-table { border-collapse: collapse; width: 100%; table-layout: fixed; min-width: 540px;
+table { border-collapse: collapse; width: 100%; table-layout: fixed;
+  min-width: max(540px, calc(var(--columns) * 112px));
   font-variant-numeric: tabular-nums; font-size: 15px; }
 th, td { padding: 9px 16px; text-align: right; white-space: nowrap; vertical-align: top; }
 thead th { font-weight: 500; font-size: 13px; color: var(--ink-3); border-bottom: 1px solid var(--rule); }
@@ -119,7 +120,7 @@ footer { max-width: 1080px; margin: 60px auto 40px; padding: 16px 20px 0; color:
 @media (max-width: 560px) {
   header.top { padding-top: 32px; } section { padding-top: 40px; }
   .cards { grid-template-columns: 1fr 1fr; } .card { padding: 12px 14px; } .card .value { font-size: 25px; }
-  table { min-width: 0; font-size: 14px; } th, td { padding: 8px 5px; }
+  table { min-width: calc((var(--columns) - 1) * 78px); font-size: 14px; } th, td { padding: 8px 5px; }
   th:first-child { width: 28%; padding-left: 12px; overflow-wrap: anywhere; } tbody th { font-size: 13px; }
   td:last-child, th:last-child { padding-right: 12px; } td .range { white-space: normal; font-size: 11px; }
   thead th { white-space: normal; font-size: 12px; }
