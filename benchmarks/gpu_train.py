@@ -24,6 +24,7 @@ from dreamdojo.dataset.windows import Source
 from dreamdojo.latent_action.train import train_latent_action_model
 from dreamdojo.presets.nano import NANO
 from dreamdojo.presets.paper import PAPER_2B
+from dreamdojo.tokenizer.model import Tokenizer, TokenizerConfig
 from dreamdojo.tokenizer.train import train_tokenizer
 from dreamdojo.training.device import Compute, choose_compute
 from dreamdojo.training.fit import FitConfig
@@ -157,7 +158,16 @@ def nano(stage: Literal["tokenizer", "latent-action", "pretraining"], setting: S
             train_tokenizer(NANO.tokenizer, recipe, [frames], folder, compute=compute, report=report)
         elif stage == "latent-action":
             recipe = replace(NANO.latent_action_training, fit=smaller(NANO.latent_action_training.fit))
-            train_latent_action_model(NANO.latent_action, recipe, [frames], folder, compute=compute, report=report)
+            assert isinstance(NANO.tokenizer, TokenizerConfig)
+            train_latent_action_model(
+                NANO.latent_action,
+                recipe,
+                [frames],
+                folder,
+                compute=compute,
+                tokenizer=Tokenizer(NANO.tokenizer),
+                report=report,
+            )
         else:
             recipe = replace(NANO.pretraining, fit=smaller(NANO.pretraining.fit))
             dit, grid = NANO.world_model, grid_of(NANO)
