@@ -92,7 +92,7 @@ def encode_episode(
         for camera, metres in depth.items():
             key = depth_key(camera)
             videos[key] = scratch / f"{index:06d}.{key}.mp4"
-            encode_gray12(videos[key], (depth_range.quantize(frame) for frame in metres), fps, gop=codec.gop)
+            encode_gray12(videos[key], (depth_range.quantize(frame) for frame in metres), fps)
             bounded = np.nan_to_num(metres, posinf=depth_range.max, neginf=depth_range.min)  # as it comes back
             result[key] = stats.picture_stats(bounded[..., None], scale=1.0)
     return EncodedEpisode(

@@ -93,14 +93,16 @@ def encode(
     return _encode(Path(path), frames, fps, codec.name, configure, convert)
 
 
-def encode_gray12(path: Path | str, frames: np.ndarray | Iterable[np.ndarray], fps: float, *, gop: int = 8) -> int:
+def encode_gray12(path: Path | str, frames: np.ndarray | Iterable[np.ndarray], fps: float) -> int:
     """Write 12-bit codes losslessly (HEVC, `gray12le`), as LeRobot stores depth. On failure no file is left behind.
+
+    Every frame is a keyframe: predicted from one another, small pictures with motion at their edge come back with wrong
+    pixels there.
 
     Args:
         path: the file to write.
         frames: `t h w` uint16 codes below 4096, or an iterable of `h w`.
         fps: frames per second.
-        gop: frames from one keyframe to the next.
 
     Returns:
         The number of frames written.
@@ -113,7 +115,7 @@ def encode_gray12(path: Path | str, frames: np.ndarray | Iterable[np.ndarray], f
     def configure(stream: av.video.stream.VideoStream) -> None:
         stream.pix_fmt = "gray12le"
         # One row of threads, no frame threads: the same bytes each time.
-        parameters = f"lossless=1:keyint={gop}:min-keyint={gop}:bframes=0:scenecut=0:pools=none:frame-threads=1"
+        parameters = "lossless=1:keyint=1:min-keyint=1:bframes=0:scenecut=0:pools=none:frame-threads=1"
         stream.codec_context.options = {"x265-params": f"{parameters}:log-level=none:info=0", "preset": "fast"}
 
     def convert(frame: np.ndarray) -> av.VideoFrame:
