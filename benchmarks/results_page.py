@@ -128,7 +128,26 @@ def pretraining(metrics: Mapping[str, Any]) -> list[str]:
                 f"### {title}, {minutes} of robot data\n",
                 rows_of(("arm", *(f"{LABELS[m]}, {h}" for m, h in columns)), rows),
             ]
-    return parts
+    return parts + (action_interface(metrics["action interface"]) if "action interface" in metrics else [])
+
+
+def action_interface(found: Mapping[str, Any]) -> list[str]:
+    """What each part of the published action interface adds to the one before it, 8 frames ahead."""
+    columns = [metric for metric in ("psnr", "moving_psnr", "effector_error") if metric in found]
+    rows = []
+    for arm in found[columns[0]]:
+        cells = [found[metric].get(arm, {}).get("8", {}) for metric in columns]
+        gains = [next((one for key, one in cell.items() if key.startswith("minus ")), None) for cell in cells]
+        shown = [interval(cell["mean"]) if cell else "–" for cell in cells]
+        rows.append((arm, *shown, *(interval(gain) if gain else "" for gain in gains)))
+    names = [LABELS[metric] for metric in columns]
+    seeds = max(len(each) for each in found["conditions"]["seeds"].values())
+    return [
+        "### The action interface, five minutes of a robot commanded by joint targets\n",
+        f"Eight frames ahead, {found['conditions']['clips']} clips, {found['conditions']['made_of']['steps']} steps, "
+        f"seeds: {seeds}. Each arm adds one thing to the one above it; the last columns say what it brought.\n",
+        rows_of(("arm", *names, *(f"{name}: brought" for name in names)), rows),
+    ]
 
 
 LABELS = {
