@@ -15,7 +15,7 @@ def told(target, standardised=False, *, r2, drop=0.0):
     return {"target": target, "standardised": standardised, "r2": values, "drop": dict.fromkeys(values, drop)}
 
 
-def test_goals_take_the_latest_model_and_the_worst_of_what_is_lost():
+def test_goals_take_the_model_that_ships_or_the_latest_and_the_worst_of_what_is_lost():
     line = {"r2": {name: {"mean": 0.9} for name in ("x", "y", "z", "opening")}}
     health = {
         "sets": [{"motion": {"linear": line}, "spread": {"effective_rank": 7.0}}],
@@ -30,6 +30,8 @@ def test_goals_take_the_latest_model_and_the_worst_of_what_is_lost():
     assert "lamps" in found["most R2 lost out of distribution"]["reason"]
     assert found["most R2 lost by the human's line on the robot"]["value"] == 0.2
     assert found["effective rank"]["bound"] == 5
+    both = {"health, model a": health, "health, model b": {}}
+    assert goals(both, "a")["R2 z"]["reason"] == "health, model a"
 
 
 def test_without_a_report_no_goal_has_a_value():
