@@ -32,18 +32,22 @@ def add_depth(model: WorldModel, channels: int) -> WorldModel:
     wide = replace(old, latent_channels=old.latent_channels + channels)
     wider = WorldModel(replace(model.config, dit=wide))
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    patch_in, patch_out = weights["dit.patch_in.weight"], weights["dit.patch_out.weight"]
-    weights["dit.patch_in.weight"] = _with_columns(patch_in, old, wide)
-    weights["dit.patch_out.weight"] = _with_rows(patch_out, wider.dit.patch_out.weight.to(patch_out), old, wide)
+    entry, exits = "dit.patch_in.weight", ["dit.patch_out.weight"]
+    if old.convolution_width:
+        entry, exits = "dit.stem.conv_in.weight", ["dit.head.conv_out.weight", "dit.head.conv_out.bias"]
+    fresh = wider.state_dict()
+    weights[entry] = _with_columns(weights[entry], old, wide)
+    for name in exits:
+        weights[name] = _with_rows(weights[name], fresh[name].to(weights[name]), old, wide)
     wider.load_state_dict(weights, assign=True)
     return wider.eval()
 
 
 def _with_columns(weight: Tensor, old: DiTConfig, wide: DiTConfig) -> Tensor:
-    """The patch embedding `d (c p q)`, whose channels are the noisy latent's, the previous one's, and the masks'."""
-    area = old.patch_size**2
-    columns = rearrange(weight, "d (c n) -> d c n", n=area)
-    wider = columns.new_zeros(len(weight), wide.input_channels, area)
+    """The patch embedding `d (c p q)`, or a convolution `d c p q`, whose channels are the noisy latent's, the previous
+    one's, and the masks'."""
+    columns = weight.reshape(len(weight), old.input_channels, -1)
+    wider = columns.new_zeros(len(weight), wide.input_channels, columns.shape[2])
     latents = range(2 if old.previous_latent else 1)
     for group in latents:
         into, of = group * wide.latent_channels, group * old.latent_channels
@@ -51,11 +55,11 @@ def _with_columns(weight: Tensor, old: DiTConfig, wide: DiTConfig) -> Tensor:
     masks = old.input_channels - len(latents) * old.latent_channels
     if masks:
         wider[:, -masks:] = columns[:, -masks:]
-    return wider.flatten(1)
+    return wider.flatten(1) if weight.ndim == 2 else wider.unflatten(2, weight.shape[2:])
 
 
 def _with_rows(weight: Tensor, fresh: Tensor, old: DiTConfig, wide: DiTConfig) -> Tensor:
-    """The output layer `(p q c) d`; rows of the new channels are those of `fresh`."""
-    rows = rearrange(fresh, "(n c) d -> n c d", c=wide.latent_channels).clone()
-    rows[:, : old.latent_channels] = rearrange(weight, "(n c) d -> n c d", c=old.latent_channels)
+    """The output layer `(p q c) d`, or a convolution `c d p q`; rows of the new channels are those of `fresh`."""
+    rows = rearrange(fresh, "(n c) ... -> n c ...", c=wide.latent_channels).clone()
+    rows[:, : old.latent_channels] = rearrange(weight, "(n c) ... -> n c ...", c=old.latent_channels)
     return rows.flatten(0, 1)

@@ -8,7 +8,7 @@ Every latent frame has its own noise level and its own action chunk; both enter 
 
 The published network attends over all frames at once and predicts the velocity `noise - clean`. The options that small
 models need are fields of `DiTConfig`: `causal` attention over a window of frames, the previous latent beside the
-noisy one with a residual output, and a prediction of the clean latent.
+noisy one with a residual output, a prediction of the clean latent, and convolutions on both sides (`convolution.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.nn.attention import RMSNorm, attend, rotary_frequencies, rotate_half
 from dreamdojo.nn.init import init_linear
 from dreamdojo.nn.precision import linear_float32
+from dreamdojo.world_model.convolution import GROUPS, Head, Stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,14 @@ class DiTConfig:
     previous_latent: bool = False
     """Whether the previous latent frame stands beside the noisy one and is added to the predicted clean latent."""
 
+    convolution_width: int = 0
+    """Channels of the convolutions before and behind the transformer, a multiple of 8; 0, as published, for none."""
+    convolution_blocks: int = 2
+    """Blocks of two convolutions on each side, where there are any."""
+
     def __post_init__(self) -> None:
+        if self.convolution_width % GROUPS:
+            raise ConfigError(f"convolution_width must be a multiple of {GROUPS}, got {self.convolution_width}")
         if self.dim % (2 * self.num_heads):
             raise ConfigError(
                 f"dim must be a multiple of 2 * num_heads: got dim={self.dim}, num_heads={self.num_heads}"
@@ -241,8 +249,14 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
-        dim, patch = config.dim, config.patch_size
-        self.patch_in = nn.Linear(config.input_channels * patch**2, dim, bias=False)
+        dim, patch, width, blocks = (
+            config.dim,
+            config.patch_size,
+            config.convolution_width,
+            config.convolution_blocks,
+        )
+        self.stem = Stem(config.input_channels, width, dim, blocks) if width else None
+        self.patch_in = nn.Linear((width or config.input_channels) * patch**2, dim, bias=False)
         self.time_embedding = nn.Sequential(
             nn.Linear(dim, dim, bias=False), nn.SiLU(), nn.Linear(dim, 3 * dim, bias=False)
         )
@@ -255,14 +269,16 @@ class DiT(nn.Module):
         )
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.num_blocks)])
         self.final_modulation = Modulation(dim, config.modulation_rank, 2)
-        self.patch_out = nn.Linear(dim, config.latent_channels * patch**2, bias=False)
+        self.patch_out = nn.Linear(dim, (width or config.latent_channels) * patch**2, bias=False)
+        # A residual output starts as "nothing moves"; without one the output starts like any other layer.
+        still = config.previous_latent
+        self.head = Head(width, config.latent_channels, dim, blocks, zero=still) if width else None
         init_linear(self.patch_in)
         init_linear(self.time_embedding[0])
         init_linear(self.time_embedding[2])
         if self.text_projection is not None:
             init_linear(self.text_projection[0])
-        # A residual output starts as "nothing moves"; without one the output starts like any other layer.
-        init_linear(self.patch_out, zero=config.previous_latent)
+        init_linear(self.patch_out, zero=still and not width)
 
     def forward(
         self,
@@ -300,16 +316,20 @@ class DiT(nn.Module):
             if past is None:
                 has_action[:, 0] = 0
 
-        x = self._embed_patches(noisy, previous, condition_mask, padding_mask)
-        rows, columns = noisy.shape[-2] // config.patch_size, noisy.shape[-1] // config.patch_size
-
         # The modulation is small and decides everything: it stays in float32 whatever the blocks compute in.
         wave = sinusoid(sigma.float() * config.sigma_scale, config.dim)
         hidden = nn.functional.silu(linear_float32(self.time_embedding[0], wave))
-        action = action.to(x.dtype)
+        action = action.to(self.patch_in.weight.dtype)
         e = self.embedding_norm(wave + has_action[..., None] * self.action.embedding(action).float())
         shared = linear_float32(self.time_embedding[2], hidden)
         shared = shared + has_action[..., None] * self.action.shared(action).float()
+
+        features = self._input_channels(noisy, previous, condition_mask, padding_mask)
+        if self.stem is not None:
+            features = self.stem(features, e)
+        rows, columns = noisy.shape[-2] // config.patch_size, noisy.shape[-1] // config.patch_size
+        patches = rearrange(features, "b t c (y p) (x q) -> b t (y x) (c p q)", y=rows, x=columns)
+        x = self.patch_in(patches.to(self.patch_in.weight.dtype))
         if text is not None:
             text = text.to(x.dtype)
             if self.text_projection is not None:
@@ -326,6 +346,8 @@ class DiT(nn.Module):
         shift, scale = self.final_modulation(e, shared[..., : 2 * config.dim])
         x = linear_float32(self.patch_out, modulate(x.float(), scale, shift))
         out = rearrange(x, "b t (y x) (p q c) -> b t c (y p) (x q)", y=rows, p=config.patch_size, q=config.patch_size)
+        if self.head is not None:
+            out = self.head(features + out.to(features.dtype), e)
         return (out + previous if previous is not None else out), own
 
     def rotary_angles(
@@ -336,13 +358,13 @@ class DiT(nn.Module):
         device = device or torch.device("cpu")
         return _rotary_angles(frames, rows, columns, config.head_dim, config.spatial_rope_ratio, device)
 
-    def _embed_patches(
+    def _input_channels(
         self,
         noisy: Float[Tensor, "b t c h w"],
         previous: Float[Tensor, "b t c h w"] | None,
         condition_mask: Float[Tensor, "b t"] | None,
         padding_mask: Float[Tensor, "b hp wp"] | None,
-    ) -> Float[Tensor, "b t n d"]:
+    ) -> Float[Tensor, "b t ci h w"]:
         config = self.config
         b, t, _, h, w = noisy.shape
         if h % config.patch_size or w % config.patch_size:
@@ -358,13 +380,7 @@ class DiT(nn.Module):
             padded = noisy.new_zeros(b, h, w) if padding_mask is None else padding_mask.to(noisy.dtype)
             padded = nn.functional.interpolate(padded[:, None], size=(h, w), mode="nearest")
             channels.append(padded[:, None].expand(b, t, 1, h, w))
-        patches = rearrange(
-            torch.cat(channels, dim=2),
-            "b t c (y p) (x q) -> b t (y x) (c p q)",
-            p=config.patch_size,
-            q=config.patch_size,
-        )
-        return self.patch_in(patches.to(self.patch_in.weight.dtype))
+        return torch.cat(channels, dim=2)
 
     def _attention_mask(self, num_past: int, num_frames: int, tokens: int, device: torch.device) -> Tensor | None:
         """True where a token may attend; None where every token may."""

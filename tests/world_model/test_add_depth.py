@@ -15,9 +15,14 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("options", [RESIDUAL, PUBLISHED, {"previous_latent": False}])
+CONVOLUTIONS = {"convolution_width": 8, "convolution_blocks": 1}
+
+
+@pytest.mark.parametrize(
+    "options", [RESIDUAL, PUBLISHED, {"previous_latent": False}, CONVOLUTIONS, PUBLISHED | CONVOLUTIONS]
+)
 @torch.no_grad()
-def test_what_the_model_says_of_rgb_is_the_same_to_the_last_bit_whatever_depth_is(options):
+def test_what_the_model_says_of_rgb_is_the_same_whatever_depth_is(options):
     model = tiny_world_model(**options)
     wider = add_depth(model, 2)
     assert wider.config.dit.latent_channels == 6

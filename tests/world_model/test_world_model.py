@@ -15,6 +15,20 @@ from dreamdojo.world_model.train import WorldModelTraining, corrupt, latent_epis
 from tests.tiny import LATENT_DIM, PUSHER, latent_source, tiny_dit, tiny_world_model
 
 
+CONVOLUTIONS = {"convolution_width": 8, "convolution_blocks": 1}
+
+
+def test_convolutions_see_across_the_borders_of_patches():
+    far, noisy = {}, torch.zeros(1, 1, 4, 4, 4)
+    bump = noisy.clone()
+    bump[..., 0, 0] = 5.0
+    for name, changes in {"none": {}, "both": CONVOLUTIONS}.items():
+        dit = tiny_world_model(num_blocks=0, **changes).dit  # without blocks, tokens do not see each other
+        answers = [dit(x, torch.ones(1, 1), torch.zeros(1, 1, LATENT_DIM), previous=noisy)[0] for x in (noisy, bump)]
+        far[name] = (answers[1] - answers[0])[..., 2:, 2:].abs().max()
+    assert far["none"] == 0 and far["both"] > 1e-4
+
+
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_every_latent_action_returns_to_its_own_sample_and_time(batch):
     ids = torch.arange(batch * 5, dtype=torch.float).view(batch, 5, 1, 1, 1)  # each frame carries its number
@@ -46,15 +60,17 @@ def test_a_block_is_the_identity_at_the_start():
     torch.testing.assert_close(out, x)
 
 
-def test_a_residual_model_starts_as_nothing_moves():
-    model = DiT(tiny_dit())
+@pytest.mark.parametrize("changes", [{}, CONVOLUTIONS])
+def test_a_residual_model_starts_as_nothing_moves(changes):
+    model = DiT(tiny_dit(**changes))
     previous = torch.randn(2, 3, 4, 4, 4)
     out, _ = model(torch.randn_like(previous), torch.rand(2, 3), torch.randn(2, 3, LATENT_DIM), previous=previous)
     torch.testing.assert_close(out, previous)
 
 
-def test_the_past_of_a_causal_model_does_not_move_when_its_future_changes():
-    dit = tiny_world_model().dit
+@pytest.mark.parametrize("changes", [{}, CONVOLUTIONS])
+def test_the_past_of_a_causal_model_does_not_move_when_its_future_changes(changes):
+    dit = tiny_world_model(**changes).dit
     noisy, previous = torch.randn(1, 4, 4, 4, 4), torch.randn(1, 4, 4, 4, 4)
     sigma, action = torch.rand(1, 4), torch.randn(1, 4, LATENT_DIM)
     before, _ = dit(noisy, sigma, action, previous=previous)
@@ -66,8 +82,9 @@ def test_the_past_of_a_causal_model_does_not_move_when_its_future_changes():
     assert not torch.allclose(after[:, 2:], before[:, 2:])
 
 
-def test_a_frame_feels_its_own_action_and_only_from_then_on():
-    dit = tiny_world_model().dit
+@pytest.mark.parametrize("changes", [{}, CONVOLUTIONS])
+def test_a_frame_feels_its_own_action_and_only_from_then_on(changes):
+    dit = tiny_world_model(**changes).dit
     noisy = torch.randn(2, 4, 4, 4, 4)
     sigma, action = torch.rand(2, 4), torch.randn(2, 4, LATENT_DIM)
     before, _ = dit(noisy, sigma, action, previous=noisy)
@@ -77,9 +94,9 @@ def test_a_frame_feels_its_own_action_and_only_from_then_on():
     assert moved.tolist() == [[False, False, True, True], [False] * 4]
 
 
-@pytest.mark.parametrize("k", [1, 4])
-def test_cached_rollout_equals_the_uncached_one_also_after_the_window_rolls(k):
-    model = tiny_world_model(k)
+@pytest.mark.parametrize(("k", "changes"), [(1, {}), (4, {}), (1, CONVOLUTIONS)])
+def test_cached_rollout_equals_the_uncached_one_also_after_the_window_rolls(k, changes):
+    model = tiny_world_model(k, **changes)
     window = model.config.dit.window
     sampler = CausalSampler(model, SamplerConfig(steps=2), window)
     random = torch.Generator().manual_seed(1)
@@ -226,6 +243,8 @@ def test_a_new_body_leaves_the_rest_of_the_model_alone():
 def test_settings_that_cannot_work_together_are_refused():
     with pytest.raises(ConfigError, match="num_heads=5"):
         tiny_dit(num_heads=5)
+    with pytest.raises(ConfigError, match="convolution_width must be a multiple of 8, got 12"):
+        tiny_dit(convolution_width=12)
     with pytest.raises(ConfigError, match="previous_latent needs"):
         tiny_dit(causal=False, window=None)
     with pytest.raises(ConfigError, match="needs causal=True"):
