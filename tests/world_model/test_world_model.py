@@ -14,7 +14,6 @@ from dreamdojo.world_model.sample import CausalSampler, SamplerConfig
 from dreamdojo.world_model.train import WorldModelTraining, corrupt, latent_episode
 from tests.tiny import LATENT_DIM, PUSHER, latent_source, tiny_dit, tiny_world_model
 
-
 CONVOLUTIONS = {"convolution_width": 8, "convolution_blocks": 1}
 
 
