@@ -20,13 +20,24 @@ HORIZONS = ("1", "4", "8", "16")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="nano", help="preset of the demo")
     parser.add_argument("--as", dest="arm", default="simulated", help="name of this arm in the results")
     parser.add_argument("--run", default="runs/benchmark", help="run folder; a finished one is only read")
     parser.add_argument("--data-name", default="", help="what to call the data in the results")
     arguments, options = parser.parse_known_args()
     run = Path(arguments.run)
     if not (run / "results.json").exists():
-        command = [sys.executable, "-m", "dreamdojo", "demo", "nano", "--run", str(run), "--no-play", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "dreamdojo",
+            "demo",
+            arguments.preset,
+            "--run",
+            str(run),
+            "--no-play",
+            *options,
+        ]
         started = time.monotonic()
         subprocess.run(command, check=True)
         (run / "wall_seconds.json").write_text(json.dumps(time.monotonic() - started))
@@ -59,6 +70,7 @@ def arm_summary(results: dict, minutes: float, options: list[str], data_name: st
         "clips": rollouts["clips"],
         "frames_per_second": results["frames_per_second"],
         "tokenizer_psnr": results["tokenizer_psnr"],
+        "tokenizer_depth_error": results.get("tokenizer_depth_error"),
         "latent_action_probe": results["latent_action_probe"],
         "probes": rollouts["probes"],
         "mean": means,
@@ -96,6 +108,18 @@ def goals(arms: dict) -> dict:
             copy, other = low_end(arm, "against_copy", h), low_end(arm, "controllability", h)
             found[f"{arm}: student minus copy on moving pixels at {h}, low end of 95 %, dB"] = goal(copy, 0, ">=")
             found[f"{arm}: true minus other actions at {h}, low end of 95 %, dB"] = goal(other, 0, ">=")
+    mean = arms["simulated"]["mean"] if "simulated" in arms else {}
+
+    def at_8(metric: str, method: str = "student") -> float | None:
+        return mean[metric][method]["8"]["mean"] if metric in mean else None
+
+    off, copied = at_8("effector_error"), at_8("effector_error", "copy last frame")
+    share = off / copied if off is not None and copied else None
+    found["simulated: gripper off at 8 frames, share of the copied frame's"] = goal(share, 0.5, "<=")
+    found["simulated: gripper found at 8 frames, share of clips"] = goal(at_8("effector_found"), 0.95, ">=")
+    found["simulated: sharpness of moving regions at 8 frames, share of the truth's"] = goal(
+        at_8("sharpness"), 0.7, ">="
+    )
     page = arms.get("play")
     fps = page["fps_step_ms_and_key_to_picture_ms"]["full_speed"]["fps"] if page else None
     found["play: frames per second in the browser, dojo beside the dream"] = goal(fps, 10, ">=")

@@ -472,7 +472,7 @@ def given_frames(trial: Trial) -> Tensor:
 
 def quick_preset(preset: Preset = NANO) -> Preset:
     """A world model that trains in seconds."""
-    small = replace(preset.world_model, dim=32, num_heads=2, num_blocks=1, modulation_rank=8)
+    small = replace(preset.world_model, dim=32, num_heads=2, num_blocks=1, modulation_rank=8, convolution_width=8)
     return replace(
         preset,
         world_model=small,

@@ -47,7 +47,7 @@ SETS = {
     "test": SimulateSettings(body="arm", split="test", first_index=3000, episodes=64),
 }
 """Twenty minutes to train on. Clips of this search are used for nothing else, since choices are made on them."""
-SAMPLED = (SamplerConfig(steps=2), SamplerConfig(steps=8), SamplerConfig(steps=8, shift=1.0))
+SAMPLED = (SamplerConfig(steps=2), SamplerConfig(steps=8), SamplerConfig(steps=8, shift=2.0))
 METRICS = ("effector_error", "effector_found", "sharpness", "moving_psnr", "psnr")
 
 
@@ -80,6 +80,10 @@ ARMS = {
     "context not clean": Arm(training={"clean_fraction": 0.0}),
     "window 3": Arm({"window": 3}, {"latent_frames": 3}),
     "patch 2, narrower": Arm({"patch_size": 2, "dim": 192}),
+    "no convolutions": Arm({"convolution_width": 0}),
+    "convolutions of 96": Arm({"convolution_width": 96}),
+    "convolutions of 48, width 192": Arm({"convolution_width": 48, "dim": 192}),
+    "three blocks of each": Arm({"convolution_blocks": 3, "num_blocks": 3}),
     "wider": Arm({"dim": 384, "num_heads": 6}),
     "deeper": Arm({"num_blocks": 8}),
     "smaller": Arm({"dim": 192}),

@@ -53,6 +53,24 @@ def verdict(goal: Mapping[str, Any]) -> str:
     return "met" if OPERATORS[goal["op"]](goal["value"], goal["bound"]) else "**missed**"
 
 
+def demo(metrics: Mapping[str, Any]) -> list[str]:
+    """Every arm's figures, some frames ahead."""
+    parts = []
+    for arm, found in metrics.items():
+        if "mean" not in found:
+            continue
+        columns = [(metric, h) for metric in DEMO if metric in found["mean"] for h in ("1", "8", "16")]
+        rows = [
+            (method, *(number(found["mean"][m].get(method, {}).get(h, {}).get("mean")) for m, h in columns))
+            for method in ("teacher", "student", "copy last frame")
+        ]
+        parts += [
+            f"### {arm.replace('_', ' ').capitalize()}, {found['clips']} held-out clips\n",
+            rows_of(("", *(f"{LABELS[m]}, {h}" for m, h in columns)), rows),
+        ]
+    return parts
+
+
 def latent_action(metrics: Mapping[str, Any]) -> list[str]:
     """The arms of the objectives, and the curves of the alignments."""
     arms = {key: arm for key, arm in metrics.items() if " steps, seed " in key}
@@ -182,6 +200,7 @@ def physics(metrics: Mapping[str, Any]) -> list[str]:
     return parts
 
 
+DEMO = ("psnr", "moving_psnr", "effector_error", "sharpness", "object_error", "moving_depth_error")
 RECIPE = ("effector_error", "effector_found", "sharpness", "moving_psnr", "psnr")
 UNLIKE = ("unlike video 1", "unlike video 3")
 """What the health benchmark calls its sets of unseen colours and of unseen light."""
@@ -190,9 +209,12 @@ LABELS = {
     "moving_psnr": "PSNR, moving",
     "effector_error": "gripper off, px",
     "effector_found": "gripper found",
+    "object_error": "object off, px",
+    "moving_depth_error": "depth of moving pixels off, cm",
     "sharpness": "sharpness",
 }
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
+    "demo": demo,
     "latent_action": latent_action,
     "pretraining_ablation": pretraining,
     "physics": physics,

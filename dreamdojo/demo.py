@@ -67,6 +67,8 @@ class Demo(PresetCommand):
     """Your unlabelled video: a folder of videos, or a LeRobot dataset. Simulated by default."""
     robot: Path | None = None
     """Your robot: a LeRobot dataset with actions. Simulated by default."""
+    rgb: Path | None = None
+    """A tokenizer to keep, e.g. a converted one, where the preset's is not trained."""
     human_camera: str | None = None
     """Camera of the human dataset, where it has several."""
     robot_camera: str | None = None
@@ -84,16 +86,22 @@ class Demo(PresetCommand):
         """Run the chain."""
         run = self.open_run()
         clock = StageClock(run.folder / "seconds.json", STAGES)
-        foundation = None if self.from_scratch else dreamdojo.foundation(self.preset.name)
+        depth = self.preset.modality == "rgbd"
+        foundation = None if self.from_scratch else dreamdojo.foundation(self.preset.name.removesuffix("-rgbd"))
         with clock("data"):
             data = self._simulated(run) if self.human is None and self.robot is None else self._own(run)
         if foundation is not None and self.human is None:
             console.print(f"Starting from the shipped foundation ({foundation.name}); --from-scratch trains it here.")
-            stages.adopt_foundation(run, foundation)
             data.sheet["foundation"] = "the one that ships with the package; its model card says how it was made"
+            if depth:
+                with clock("tokenizer"):
+                    stages.tokenizer_stage(run, [data.human, data.robot], rgb=foundation / "tokenizer")
+                stages.start_with_depth(run, foundation / "pretrained")
+            else:
+                stages.adopt_foundation(run, foundation)
         else:
             with clock("tokenizer"):
-                stages.tokenizer_stage(run, [data.human, data.robot])
+                stages.tokenizer_stage(run, [data.human, data.robot], rgb=self.rgb)
             with clock("latent actions"):
                 stages.latent_action_stage(run, data.human)
             with clock("pre-training"):

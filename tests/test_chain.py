@@ -34,7 +34,14 @@ def toy_preset(k, steps=12):
         latent_action=replace(NANO.latent_action, dim=64, latent_dim=4, encoder_blocks=1, decoder_blocks=1),
         latent_action_training=replace(NANO.latent_action_training, fit=fit),
         world_model=replace(
-            NANO.world_model, dim=32, num_heads=2, num_blocks=1, action_dim=4, actions_per_latent=k, window=3
+            NANO.world_model,
+            dim=32,
+            num_heads=2,
+            num_blocks=1,
+            action_dim=4,
+            actions_per_latent=k,
+            window=3,
+            convolution_width=8,
         ),
         pretraining=replace(NANO.pretraining, fit=fit, latent_frames=3),
         posttraining=replace(NANO.posttraining, fit=fit, latent_frames=3),

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import dreamdojo
 from dreamdojo import cli, stages
 from dreamdojo.apps.play.command import dataset_starts
 from dreamdojo.commands import all_episodes
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.write import CameraSpec, DatasetWriter, encode_episode
+from dreamdojo.demo import Demo, DemoData
 from dreamdojo.errors import CheckpointError, ConfigError, DataError
 from dreamdojo.evaluation.report import write_report
 from dreamdojo.evaluation.world_model import build_report
@@ -23,7 +25,7 @@ from dreamdojo.stages import Episodes
 from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.rgbd import RGBDTokenizer
 from dreamdojo.tokenizer.wan import WanConfig, WanTokenizer
-from dreamdojo.training.checkpoint import model_hash, read_class, save_model
+from dreamdojo.training.checkpoint import model_hash, read_about, read_class, save_model
 from dreamdojo.training.fit import FitConfig
 from dreamdojo.world_model.sample import SamplerConfig
 from tests.tiny import CPU, PUSHER, tiny_tokenizer
@@ -44,7 +46,9 @@ def toy(preset):
             preset.latent_action, dim=16, convolutional=False, latent_dim=4, encoder_blocks=1, decoder_blocks=1
         ),
         latent_action_training=replace(preset.latent_action_training, fit=FIT),
-        world_model=replace(preset.world_model, dim=32, num_heads=2, num_blocks=1, action_dim=4, window=3),
+        world_model=replace(
+            preset.world_model, dim=32, num_heads=2, num_blocks=1, action_dim=4, window=3, convolution_width=8
+        ),
         pretraining=replace(preset.pretraining, fit=FIT, latent_frames=3),
         posttraining=replace(preset.posttraining, fit=FIT, latent_frames=3),
         student=replace(preset.student, fit=FIT, teacher=SamplerConfig(steps=2), sampler=SamplerConfig(steps=1)),
@@ -156,15 +160,34 @@ def test_a_dataset_without_depth_is_refused_with_what_to_do(trained, data):
         trained.latents(all_episodes(data["flat"]))
 
 
-def test_an_rgb_run_gets_depth_and_shows_what_it_showed(data, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def rgb(data, tmp_path_factory):
+    """A run without depth, to a teacher."""
+    run, robot = run_of(tmp_path_factory.mktemp("rgb") / "rgb", TOY_RGB), all_episodes(data["robot"])
+    stages.tokenizer_stage(run, [robot])
+    stages.latent_action_stage(run, robot)
+    stages.pretrain_stage(run, robot)
+    stages.posttrain_stage(run, robot, None)
+    return run
+
+
+def test_the_demo_with_depth_begins_from_the_foundation_without(rgb, data, tmp_path, monkeypatch):
+    human, robot = all_episodes(data["human"]), all_episodes(data["robot"])
+    held_out = Episodes(dataset=robot.dataset, indices=(2, 3, 4))
+    given = DemoData(human=human, robot=robot, held_out=held_out, truths=None, sheet={})
+    monkeypatch.setattr(dreamdojo, "foundation", {"toy": rgb.folder}.get)
+    monkeypatch.setattr(Demo, "_simulated", lambda self, run: given)
+    Demo(preset=TOY, run_folder=tmp_path, device="cpu", workers=1, play=False).run()
+    assert (tmp_path / "tokenizer" / "rgb").resolve() == rgb.folder / "tokenizer"
+    assert read_about(tmp_path / "pretrained")["rgb_model"] == model_hash(rgb.folder / "pretrained")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["rollouts"]["mean"]["depth_error"]["student"]["8"]["mean"] > 0
+
+
+def test_an_rgb_run_gets_depth_and_shows_what_it_showed(rgb, data, tmp_path, monkeypatch):
     """Two runs by their commands: RGB to a teacher, then RGB-D from it, with its tokenizer."""
     monkeypatch.setitem(PRESETS, TOY.name, TOY)
-    rgb, robot = run_of(tmp_path / "rgb", TOY_RGB), all_episodes(data["robot"])
-    stages.tokenizer_stage(rgb, [robot])
-    stages.latent_action_stage(rgb, robot)
-    stages.pretrain_stage(rgb, robot)
-    stages.posttrain_stage(rgb, robot, None)
-    before = model_hash(rgb.folder / "tokenizer")
+    robot, before = all_episodes(data["robot"]), model_hash(rgb.folder / "tokenizer")
 
     run, teacher = run_of(tmp_path / "rgbd"), rgb.folder / "teacher"
     with pytest.raises(CheckpointError, match=r"train-tokenizer toy-rgbd --rgb .*rgb/tokenizer"):

@@ -6,13 +6,14 @@ from dreamdojo.errors import ConfigError
 from dreamdojo.presets.nano import NANO as NANO
 from dreamdojo.presets.nano import NANO_FOUNDATION as NANO_FOUNDATION
 from dreamdojo.presets.nano import NANO_RGBD as NANO_RGBD
+from dreamdojo.presets.nano import NANO_TAEF2 as NANO_TAEF2
 from dreamdojo.presets.paper import PAPER_2B as PAPER_2B
 from dreamdojo.presets.paper import PAPER_2B_RGBD as PAPER_2B_RGBD
 from dreamdojo.presets.paper import PAPER_14B as PAPER_14B
 from dreamdojo.presets.preset import DataAmounts as DataAmounts
 from dreamdojo.presets.preset import Preset as Preset
 
-_ALL = (NANO, NANO_FOUNDATION, NANO_RGBD, PAPER_2B, PAPER_2B_RGBD, PAPER_14B)
+_ALL = (NANO, NANO_FOUNDATION, NANO_RGBD, NANO_TAEF2, PAPER_2B, PAPER_2B_RGBD, PAPER_14B)
 
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _ALL}
 
@@ -32,6 +33,7 @@ __all__ = [
     "NANO",
     "NANO_FOUNDATION",
     "NANO_RGBD",
+    "NANO_TAEF2",
     "PAPER_2B",
     "PAPER_2B_RGBD",
     "PAPER_14B",

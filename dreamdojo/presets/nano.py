@@ -9,6 +9,7 @@ from dreamdojo.student.distill import StudentTraining
 from dreamdojo.student.self_forcing import SelfForcing
 from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.model import TokenizerConfig
+from dreamdojo.tokenizer.taef2 import TAEF2Config
 from dreamdojo.tokenizer.train import TokenizerTraining
 from dreamdojo.training.fit import FitConfig
 from dreamdojo.world_model.dit import DiTConfig
@@ -75,24 +76,25 @@ NANO = Preset(
         causal=True,
         window=5,
         previous_latent=True,
+        convolution_width=64,
     ),
     pretraining=WorldModelTraining(
-        fit=FitConfig(steps=1200, batch_size=8, learning_rate=1.5e-3, compile=True),
+        fit=FitConfig(steps=600, batch_size=8, learning_rate=1.5e-3, compile=True),
         latent_frames=5,
         context_noise=0.2,
         emphasis=1.0,
     ),
     posttraining=WorldModelTraining(
-        fit=FitConfig(steps=2500, batch_size=8, learning_rate=1.2e-3, compile=True),
+        fit=FitConfig(steps=1000, batch_size=8, learning_rate=1.2e-3, compile=True),
         latent_frames=5,
         context_noise=0.2,
         emphasis=1.0,
     ),
     human_share=0.25,
     student=StudentTraining(
-        fit=FitConfig(steps=400, batch_size=8, learning_rate=2e-4),
-        sampler=SamplerConfig(steps=2, shift=1.0),
-        teacher=SamplerConfig(steps=8, shift=1.0),
+        fit=FitConfig(steps=200, batch_size=8, learning_rate=2e-4),
+        sampler=SamplerConfig(steps=2, shift=2.0),
+        teacher=SamplerConfig(steps=8, shift=2.0),
         self_forcing=_SELF_FORCING,
         long_rollout=replace(_SELF_FORCING, shortest=12, longest=40),
     ),
@@ -109,7 +111,7 @@ NANO_FOUNDATION = replace(
     data=DataAmounts(human_minutes=60, robot_minutes=20),
     tokenizer_training=replace(_TOKENIZER_TRAINING, fit=_longer(_TOKENIZER_TRAINING.fit, 2500)),
     latent_action_training=replace(NANO.latent_action_training, fit=_longer(NANO.latent_action_training.fit, 3000)),
-    pretraining=replace(NANO.pretraining, fit=_longer(NANO.pretraining.fit, 6000)),
+    pretraining=replace(NANO.pretraining, fit=_longer(NANO.pretraining.fit, 8000)),
 )
 """The foundation of `nano` that ships: more data and more steps (`make weights`)."""
 
@@ -122,3 +124,15 @@ NANO_RGBD = replace(
     world_model=replace(NANO.world_model, latent_channels=10),
 )
 """`nano` with metric depth, from a dataset that has it (`dreamdojo simulate --depth`)."""
+
+NANO_TAEF2 = replace(
+    NANO,
+    name="nano-taef2",
+    size=(128, 128),
+    tokenizer=TAEF2Config(),
+    tokenizer_training=None,
+    latent_action_size=(64, 64),
+    latent_action_training=replace(NANO.latent_action_training, feature_weight=0.0),
+    world_model=replace(NANO.world_model, latent_channels=32),
+)
+"""`nano` at 128 pixels over a published image tokenizer, for real recordings (`dreamdojo convert --tokenizer`)."""

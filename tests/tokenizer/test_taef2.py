@@ -15,7 +15,7 @@ from dreamdojo.convert.publish import to_published
 from dreamdojo.convert.read import TAEF2_DECODER, TAEF2_ENCODER, TAEF2_FILE
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import CheckpointError, ConfigError, DataError
-from dreamdojo.presets import NANO
+from dreamdojo.presets import NANO, NANO_TAEF2
 from dreamdojo.presets.costs import costs_of
 from dreamdojo.rollout.session import Session
 from dreamdojo.stages import Run, tokenizer_stage
@@ -163,21 +163,9 @@ def test_a_repository_of_the_hub_is_downloaded(files, tmp_path, monkeypatch):
     assert isinstance(load_tokenizer(tmp_path / "out" / "tokenizer"), TAEF2Tokenizer)
 
 
-def taef2_preset():
-    """`nano` over TAEF2: eight times smaller sides, 32 channels, nothing to train."""
-    return replace(
-        NANO,
-        name="nano-taef2",
-        size=(128, 128),
-        tokenizer=TAEF2Config(),
-        tokenizer_training=None,
-        world_model=replace(NANO.world_model, latent_channels=32),
-    )
-
-
 def test_a_preset_takes_it_and_a_run_links_and_encodes_with_it(files, tmp_path):
     robot = all_episodes(record(tmp_path / "robot", robot=True, episodes=2, frames=8))
-    preset = replace(taef2_preset(), tokenizer=TINY, world_model=replace(NANO.world_model, latent_channels=4))
+    preset = replace(NANO_TAEF2, tokenizer=TINY, world_model=replace(NANO.world_model, latent_channels=4))
     convert(ConvertSettings(tokenizer=files), tmp_path / "models")
     run = Run(folder=tmp_path / "run", preset=preset, compute=CPU, workers=1)
     tokenizer = tokenizer_stage(run, [robot], tmp_path / "models" / "tokenizer")
@@ -198,7 +186,7 @@ def test_a_session_dreams_through_it():
 
 
 def test_a_run_refuses_another_or_none(files, tmp_path):
-    preset = taef2_preset()
+    preset = NANO_TAEF2
     assert costs_of(preset).parameters["tokenizer"] == 2_677_027
     run = Run(folder=tmp_path / "run", preset=preset, compute=CPU)
     with pytest.raises(ConfigError, match=r"not trained here.*convert --tokenizer"):
