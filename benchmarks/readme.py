@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 REAL_NOTE = (
     " Real recordings: DROID film as unlabelled video, a Unitree G1 as the robot; their clips come from 3 episodes "
     "only, so their intervals are narrower than they should be; that run is of an older recipe and shared the machine "
-    "with other work. Moved objects are placed worse than by copying: see docs/log.md."
+    "with other work."
 )
 NAMES = {
     "simulated": "simulated, from the shipped foundation",
@@ -112,8 +112,9 @@ def right(metrics: dict) -> list[str]:
 def table(results: dict) -> str:
     """One row per arm and horizon."""
     lines = [
-        "| demo | frames ahead | student | copy last frame | student minus copy | true minus other actions |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| demo | frames ahead | student | copy last frame | student minus copy | true minus other actions | gripper off, "
+        "px (copy) | objects off, px (copy) | sharpness |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     notes = []
     for arm, name in NAMES.items():
@@ -127,6 +128,9 @@ def table(results: dict) -> str:
                 f"{moving['copy last frame'][h]['mean']:.1f} dB",
                 interval(student["against_copy"][h]),
                 interval(student["controllability"][h]),
+                off(summary["mean"].get("effector_error"), h),
+                off(summary["mean"].get("object_error"), h),
+                f"{summary['mean']['sharpness']['student'][h]['mean']:.2f}",
             ]
             lines.append(f"| {name if h == '1' else ''} | {h} | " + " | ".join(cells) + " |")
         fps = summary["frames_per_second"]
@@ -138,10 +142,17 @@ def table(results: dict) -> str:
     machine = results["conditions"]["machine"]
     lines.append("")
     lines.append(
-        f"PSNR over the pixels that move, with 95 % intervals paired by clip; seed {results['conditions']['seed']}, "
+        "PSNR over the pixels that move, with 95 % intervals paired by clip; gripper and moved objects as found by probes, "
+        f"a miss counts as the largest error; sharpness of moving regions, 1 is the truth's; seed {results['conditions']['seed']}, "
         f"{machine}, {results['date']}. " + "; ".join(notes) + "." + (REAL_NOTE if "real" in results["metrics"] else "")
     )
     return "\n".join(lines) + "\n"
+
+
+def off(errors: dict | None, horizon: str) -> str:
+    """The student's position error and, in brackets, that of copying; a dash where no probe was valid."""
+    means = [(errors or {}).get(name, {}).get(horizon, {}).get("mean") for name in ("student", "copy last frame")]
+    return "–" if None in means else f"{means[0]:.1f} ({means[1]:.1f})"
 
 
 def interval(value: dict) -> str:
