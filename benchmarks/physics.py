@@ -8,6 +8,7 @@ Arms, each trained on five minutes of a robot, with the same tokenizer and the s
     deterministic                the baseline of prior work: a predictor trained by regression, robot data only
     deterministic, human video   the same, first trained on human video without actions
     copy last frame              nothing moves
+    encoded and decoded          the true frames through the tokenizer: what no model of its latents can do better
     truth                        the true frames through the same probes: what the probes themselves get wrong
 
 What is asked of them, on scenes of five kinds that nothing was trained or tuned on (`dreamdojo/dojo/trials.py`):
@@ -72,6 +73,9 @@ from dreamdojo.files import read_json, write_json, written_whole
 from dreamdojo.judge import describe, train_probes
 from dreamdojo.metrics import Interval, bootstrap_interval, mean_interval
 from dreamdojo.presets import NANO, Preset
+from dreamdojo.tokenizer.load import load_tokenizer
+from dreamdojo.tokenizer.model import from_pixels, to_pixels
+from dreamdojo.tokenizer.protocol import VideoTokenizer
 from dreamdojo.training.checkpoint import model_hash
 from dreamdojo.training.progress import progress_line
 from dreamdojo.video import resize
@@ -80,7 +84,8 @@ RESULTS = Path(__file__).parent / "results" / "physics.json"
 OURS, NONE = "latent", "none"
 BASELINES = (REGRESSION, REGRESSION_HUMAN)
 TRAINED = (OURS, NONE, *BASELINES)
-UNTRAINED = (COPY, TRUTH)
+REDRAWN = "encoded and decoded"
+UNTRAINED = (COPY, REDRAWN, TRUTH)
 KNOWN, UNSEEN, COVERED = "in-distribution", "unseen shapes", "covered"
 SPLITS = {
     KNOWN: "test",
@@ -264,8 +269,19 @@ def frames_of(arm: str, seed: int, ground: Ground) -> Frames:
         return lambda plan, truth: truth.copied
     if arm == TRUTH:
         return lambda plan, truth: truth.frames
+    if arm == REDRAWN:
+        tokenizer = load_tokenizer(ground.arms.models / "tokenizer").eval()
+        return lambda plan, truth: redraw(tokenizer, plan.given, truth.frames)
     session = ground.arms.train(arm, seed, ground.minutes)
     return lambda plan, truth: predict(session, plan, seed=seed)
+
+
+@torch.no_grad()
+def redraw(tokenizer: VideoTokenizer, given: Tensor, frames: Tensor) -> Tensor:
+    """Frames `b t c h w` (uint8) as the tokenizer draws them after the given ones."""
+    pairs = zip(given, frames, strict=True)
+    drawn = [tokenizer.decode(tokenizer.encode(from_pixels(torch.cat(pair))[None])[0])[0][0] for pair in pairs]
+    return to_pixels(torch.stack(drawn)[:, given.shape[1] :])
 
 
 def run_cell(arm: str, seed: int, ground: Ground, *, keep: bool) -> dict[str, Any]:
@@ -379,7 +395,7 @@ def summarise(cells: Stored) -> dict[str, Any]:
         if metric.split(",")[0] not in REDUCED or branch == "still":
             continue
         rows["lower by"] = {}
-        for against in (arm for arm in cells if arm not in (OURS, TRUTH)):
+        for against in (arm for arm in cells if arm not in (OURS, REDRAWN, TRUTH)):
             found = reduction(cells, against, (name, branch, metric))
             if found is not None:
                 alone = {seed: paired_errors(cells, against, (name, branch, metric), [seed]) for seed in cells[OURS]}

@@ -112,8 +112,8 @@ def right(metrics: dict) -> list[str]:
 def table(results: dict) -> str:
     """One row per arm and horizon."""
     lines = [
-        "| demo | frames ahead | student | copy last frame | student minus copy | true minus other actions | gripper off, "
-        "px (copy) | objects off, px (copy) | sharpness |",
+        "| demo | frames ahead | student | copy last frame | student minus copy | true minus other actions | "
+        "gripper off, px (copy) | objects off, px (copy) | sharpness |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     notes = []
@@ -142,9 +142,12 @@ def table(results: dict) -> str:
     machine = results["conditions"]["machine"]
     lines.append("")
     lines.append(
-        "PSNR over the pixels that move, with 95 % intervals paired by clip; gripper and moved objects as found by probes, "
-        f"a miss counts as the largest error; sharpness of moving regions, 1 is the truth's; seed {results['conditions']['seed']}, "
-        f"{machine}, {results['date']}. " + "; ".join(notes) + "." + (REAL_NOTE if "real" in results["metrics"] else "")
+        "PSNR over the pixels that move, with 95 % intervals paired by clip; gripper and moved objects as found by "
+        "probes, a miss counts as the largest error; sharpness of moving regions, 1 is the truth's; "
+        f"seed {results['conditions']['seed']}, {machine}, {results['date']}. "
+        + "; ".join(notes)
+        + "."
+        + (REAL_NOTE if "real" in results["metrics"] else "")
     )
     return "\n".join(lines) + "\n"
 

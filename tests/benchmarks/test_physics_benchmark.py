@@ -9,7 +9,19 @@ import pytest
 
 from benchmarks import arms, physics
 from benchmarks.arms import REGRESSION, REGRESSION_HUMAN, Arms, finished
-from benchmarks.physics import COPY, HORIZONS, KNOWN, OURS, TRUTH, UNSEEN, goals, of_trials, reduction, summarise
+from benchmarks.physics import (
+    COPY,
+    HORIZONS,
+    KNOWN,
+    OURS,
+    REDRAWN,
+    TRUTH,
+    UNSEEN,
+    goals,
+    of_trials,
+    reduction,
+    summarise,
+)
 from dreamdojo.errors import ConfigError
 from dreamdojo.files import write_json
 from dreamdojo.training.fit import FitConfig
@@ -118,7 +130,7 @@ def test_what_is_there_is_not_run_again_and_every_cell_is_written(tmp_path, monk
             return {"steps": 1}
 
     physics.compare(Ground(), ["none"], [0, 1], machine="a test", write=False)  # pyright: ignore
-    assert ran == [(COPY, 0, True), (TRUTH, 0, True), ("none", 0, True), ("none", 1, False)]
+    assert ran == [(COPY, 0, True), (REDRAWN, 0, True), (TRUTH, 0, True), ("none", 0, True), ("none", 1, False)]
     physics.compare(Ground(), ["none", OURS], [0], machine="a test", write=False)  # pyright: ignore
     assert ran[4:] == [(OURS, 0, True)]
     write_json(tmp_path / "cells.json", {"made_of": {"steps": 2}, "scores": {}})
