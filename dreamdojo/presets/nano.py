@@ -93,8 +93,8 @@ NANO = Preset(
     human_share=0.25,
     student=StudentTraining(
         fit=FitConfig(steps=200, batch_size=8, learning_rate=2e-4),
-        sampler=SamplerConfig(steps=2, shift=3.0),
-        teacher=SamplerConfig(steps=8, shift=3.0),
+        sampler=SamplerConfig(steps=2, shift=3.0, still=0.2),
+        teacher=SamplerConfig(steps=8, shift=3.0, still=0.2),
         self_forcing=_SELF_FORCING,
         long_rollout=replace(_SELF_FORCING, shortest=12, longest=40),
     ),

@@ -50,6 +50,10 @@ class SamplerConfig:
     which is also the most."""
     sink: int = 0
     """How many of these are the first frames of the rollout, kept for ever."""
+    still: float = 0.0
+    """Frame by frame, a latent pixel that changes by less than this, with no larger change beside it, stays as it was:
+    small errors add up over a rollout, and what does not move would dissolve. Root mean square over channels, in
+    standard deviations of the latents; for cameras that stand, since one that moves changes every pixel."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -58,6 +62,8 @@ class SamplerConfig:
             raise ConfigError(
                 f"expected a window of at least 1 and a sink of at least 0, got {self.window}, {self.sink}"
             )
+        if self.still < 0:
+            raise ConfigError(f"still is a size of change, at least 0: got {self.still}")
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,8 @@ class CausalSampler:
             x = self._renoised(x, clean, noise, index)
         if watch is not None:
             watch(steps - 1, x)
-        return self._step(state, x, steps - 1, chunk)
+        latent, own = self._step(state, x, steps - 1, chunk)
+        return settled(state.last, latent, self.sampler.still), own
 
     def clean(
         self, state: RolloutState, noisy: Float[Tensor, "b c h w"], sigma: float, chunk: Float[Tensor, "b kl"]
@@ -277,6 +284,15 @@ def _renoise_steps(schedule: Float[Tensor, " steps_1"], reference_compatible: bo
     c = precondition(t, reference_compatible=reference_compatible)
     columns = (cos, sin, c.skip, c.out, c.input, c.noise)
     return [_RenoiseStep(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def settled(last: Float[Tensor, "b c h w"], latent: Float[Tensor, "b c h w"], still: float) -> Float[Tensor, "b c h w"]:
+    """`latent` where it or a neighbour differs from `last` by `still` or more, `last` elsewhere."""
+    if still == 0:
+        return latent
+    change = (latent - last).square().mean(dim=1, keepdim=True).sqrt()
+    moves = torch.nn.functional.max_pool2d((change >= still).to(latent.dtype), kernel_size=3, stride=1, padding=1)
+    return torch.where(moves > 0, latent, last)
 
 
 def roll_out(

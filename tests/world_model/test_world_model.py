@@ -10,7 +10,7 @@ from dreamdojo.training.fit import FitConfig
 from dreamdojo.world_model.dit import DiT, DiTConfig, KeyValue
 from dreamdojo.world_model.losses import flow_loss
 from dreamdojo.world_model.model import LATENT_ACTION
-from dreamdojo.world_model.sample import CausalSampler, SamplerConfig
+from dreamdojo.world_model.sample import CausalSampler, SamplerConfig, settled
 from dreamdojo.world_model.train import WorldModelTraining, corrupt, latent_episode
 from tests.tiny import LATENT_DIM, PUSHER, latent_source, tiny_dit, tiny_world_model
 
@@ -312,3 +312,26 @@ def test_a_frame_costs_its_steps_and_the_pass_that_writes_the_cache_where_there_
 def test_a_cache_that_the_model_was_not_trained_for_is_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
         CausalSampler(tiny_world_model(), SamplerConfig(steps=1, **settings), 3)
+
+
+def test_what_changes_too_little_stays_and_what_is_beside_a_change_does_not():
+    last = torch.zeros(1, 4, 5, 5)
+    latent = torch.full_like(last, 0.1)
+    latent[..., 0, 0] = 1.0
+    kept = settled(last, latent, 0.2)
+    moved = kept[0, 0] > 0
+    assert moved[:2, :2].all() and moved.sum() == 4
+    assert torch.equal(kept[..., :2, :2], latent[..., :2, :2])
+    assert torch.equal(settled(last, latent, 0.0), latent)
+    with pytest.raises(ConfigError, match="at least 0: got -1"):
+        SamplerConfig(steps=1, still=-1)
+
+
+def test_a_rollout_rests_where_its_sampler_says_so():
+    model = tiny_world_model()
+    start, chunk, noise = torch.zeros(1, 4, 4, 4), torch.zeros(1, LATENT_DIM), torch.randn(1, 4, 4, 4)
+    frames = []
+    for still in (0.0, 1e3):
+        sampler = CausalSampler(model, SamplerConfig(steps=2, still=still), 3)
+        frames.append(sampler.step(sampler.start(start), chunk, noise).last)
+    assert not torch.equal(frames[0], start) and torch.equal(frames[1], start)
