@@ -27,17 +27,8 @@ def main() -> None:
     arguments, options = parser.parse_known_args()
     run = Path(arguments.run)
     if not (run / "results.json").exists():
-        command = [
-            sys.executable,
-            "-m",
-            "dreamdojo",
-            "demo",
-            arguments.preset,
-            "--run",
-            str(run),
-            "--no-play",
-            *options,
-        ]
+        command = [sys.executable, "-m", "dreamdojo", "demo", arguments.preset, "--run", str(run), "--no-play"]
+        command += options
         started = time.monotonic()
         subprocess.run(command, check=True)
         (run / "wall_seconds.json").write_text(json.dumps(time.monotonic() - started))

@@ -8,6 +8,7 @@ from pathlib import Path
 from dreamdojo.errors import CheckpointError, ConfigError
 from dreamdojo.latent_action.model import LatentActionModel
 from dreamdojo.stages.run import Run
+from dreamdojo.stages.world_model import sampling
 from dreamdojo.tokenizer.model import Tokenizer
 from dreamdojo.training.checkpoint import (
     config_difference,
@@ -94,6 +95,8 @@ _SHIPPED = {"tokenizer": Tokenizer, "latent_action": LatentActionModel, "pretrai
 def adopt_foundation(run: Run, foundation: Path, stages: Collection[str] = tuple(_SHIPPED)) -> None:
     """Put a shipped foundation's models into a run folder: tokenizer, latent action model, pre-trained world model.
 
+    The world model is sampled as the run's preset says from here on.
+
     Raises:
         CheckpointError: if the foundation does not fit the preset.
     """
@@ -105,4 +108,7 @@ def adopt_foundation(run: Run, foundation: Path, stages: Collection[str] = tuple
                 f"{config_difference(model.config.dit, run.preset.world_model)}. Run with --from-scratch."
             )
         if not (run.folder / stage / "model.safetensors").exists():
-            save_model(run.folder / stage, model, about=read_about(foundation / stage))
+            about = dict(read_about(foundation / stage))
+            if isinstance(model, WorldModel):
+                about |= sampling(run.preset.student.teacher)
+            save_model(run.folder / stage, model, about=about)
