@@ -80,7 +80,7 @@ from dreamdojo.training.checkpoint import model_hash
 from dreamdojo.training.progress import progress_line
 from dreamdojo.video import resize
 
-RESULTS = Path(__file__).parent / "results" / "physics.json"
+RESULTS = Path(__file__).parent / "results"
 OURS, NONE = "latent", "none"
 BASELINES = (REGRESSION, REGRESSION_HUMAN)
 TRAINED = (OURS, NONE, *BASELINES)
@@ -431,8 +431,8 @@ def goals(cells: Stored) -> dict[str, dict[str, Any]]:
     return found
 
 
-def compare(ground: Ground, arms: Sequence[str], seeds: Sequence[int], *, machine: str, write: bool) -> Stored:
-    """Run what is missing; with `write`, results and report are brought up to date after every cell."""
+def compare(ground: Ground, arms: Sequence[str], seeds: Sequence[int], *, machine: str, write: Path | None) -> Stored:
+    """Run what is missing; the results file `write`, if any, and the report are brought up to date after every cell."""
     cells = Cells(ground.folder / "cells.json", ground.made_of())
     queue = [(arm, seed) for seed, arm in product(seeds, arms)]
     for arm, seed in [*((arm, None) for arm in UNTRAINED), *queue]:
@@ -445,8 +445,8 @@ def compare(ground: Ground, arms: Sequence[str], seeds: Sequence[int], *, machin
     return cells.scores
 
 
-def publish(ground: Ground, cells: Stored, *, machine: str, write: bool) -> None:
-    """The report in the run folder; with `write`, the results file."""
+def publish(ground: Ground, cells: Stored, *, machine: str, write: Path | None) -> None:
+    """The report in the run folder, and the results file, if one is named."""
     arms, probes = ground.arms, ground.probes()
     conditions = {
         "machine": machine,
@@ -459,9 +459,9 @@ def publish(ground: Ground, cells: Stored, *, machine: str, write: bool) -> None
     }
     found, summary, facts = goals(cells), summarise(cells), today()
     if write:
-        stored = read_json(RESULTS, of="the results so far") if RESULTS.exists() else {"metrics": {}}
+        stored = read_json(write, of="the results so far") if write.exists() else {"metrics": {}}
         metrics = {**stored["metrics"], "probes": probes, **summary}  # the recipe search keeps its own there
-        write_json(RESULTS, {"name": "physics", **facts, "conditions": conditions, "metrics": metrics, "goals": found})
+        write_json(write, {"name": write.stem, **facts, "conditions": conditions, "metrics": metrics, "goals": found})
     strips = {}
     for arm in (TRUTH, *TRAINED, COPY):
         if (path := strip_path(ground.folder, arm)).exists():
@@ -508,6 +508,7 @@ def main() -> None:
     parser.add_argument("--pretrain-steps", type=int, default=1500)
     parser.add_argument("--posttrain-steps", type=int, default=750)
     parser.add_argument("--trials", type=int, default=64, help="of each kind of scene")
+    parser.add_argument("--results", default="physics", help="name of the file of results, for steps of another number")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="a few steps on little data, for tests: writes no result")
     arguments = parser.parse_args()
@@ -520,13 +521,14 @@ def main() -> None:
         steps = (arguments.pretrain_steps, arguments.posttrain_steps)
         arms = Arms(arguments.models_of or arguments.run, models, steps=steps)
         ground = Ground(arguments.run, arms, full_size(arguments.trials), minutes=arguments.minutes)
-        print_goals(goals(compare(ground, names, arguments.seeds, machine=machine, write=True)))
+        write = RESULTS / f"{arguments.results}.json"
+        print_goals(goals(compare(ground, names, arguments.seeds, machine=machine, write=write)))
         return
     with tempfile.TemporaryDirectory() as scratch:
         sets = {name: replace(each, episodes=3, frames=16, size=64) for name, each in TRAINED_ON.items()}
         arms = Arms(Path(scratch), models, steps=(2, 2), preset=quick_preset(), sets=sets, workers=1)
         ground = Ground(Path(scratch), arms, quick_size(), minutes=1, workers=1)
-        cells = compare(ground, names, arguments.seeds[:1], machine=machine, write=False)
+        cells = compare(ground, names, arguments.seeds[:1], machine=machine, write=None)
         print_goals(goals(cells))
 
 

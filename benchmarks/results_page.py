@@ -12,6 +12,7 @@ TITLES = {
     "latent_action": "Latent actions",
     "pretraining_ablation": "Does pre-training on latent actions pay?",
     "physics": "Physics",
+    "physics_long": "Physics, at the shipped model's number of steps",
     "curation": "Curation",
     "parity": "The published code",
     "realtime": "Real time",
@@ -248,6 +249,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "latent_action": latent_action,
     "pretraining_ablation": pretraining,
     "physics": physics,
+    "physics_long": physics,
 }
 
 

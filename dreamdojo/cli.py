@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -59,13 +60,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; errors raised on purpose are printed as one message, and Ctrl-C says how to go on."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(_overview() + "\n")
-        return
     try:
-        _run(arguments)
+        try:
+            _run(arguments)
+        finally:
+            sys.stdout.flush()
     except DreamDojoError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        raise SystemExit(1) from None
+    except BrokenPipeError:  # the reader of our output, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         sys.stderr.write("Stopped. What was done is kept: the same command goes on from there.\n")
@@ -73,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(_overview() + "\n")
+        return
     length = 2 if " ".join(words[:2]) in COMMANDS else 1
     name, arguments = " ".join(words[:length]), words[length:]
     if name not in COMMANDS:

@@ -1,6 +1,8 @@
 """The whole chain at toy size: a square that a robot moves, seen by a small camera, at 1 and 4 actions per latent."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,10 @@ from dreamdojo.errors import CheckpointError, DataError
 from dreamdojo.judge import judge
 from dreamdojo.presets import NANO
 from dreamdojo.rollout.session import load_session
+from dreamdojo.training.checkpoint import read_about
 from dreamdojo.training.fit import FitConfig
 from dreamdojo.world import Observation
+from dreamdojo.world_model.sample import SamplerConfig
 from tests.tiny import CPU, PUSHER
 
 SIZE = 32
@@ -166,6 +170,34 @@ def test_a_robot_without_actions_is_refused_by_name(tmp_path, recordings):
 def test_stages_in_the_wrong_order_say_what_is_missing(tmp_path, recordings):
     with pytest.raises(CheckpointError, match="tokenizer"):
         toy_run(tmp_path, 1).latents(all_episodes(recordings[0]))
+
+
+def test_a_foundation_is_sampled_as_the_preset_that_adopts_it_says(tmp_path, recordings):
+    human = all_episodes(recordings[0])
+    made = toy_run(tmp_path / "foundation", 1)
+    stages.tokenizer_stage(made, [human])
+    stages.latent_action_stage(made, human)
+    stages.pretrain_stage(made, human)
+    student = made.preset.student
+    sampler = replace(student.teacher, steps=3, shift=7.0)
+    run = toy_run(tmp_path / "run", 1, student=replace(student, teacher=sampler))
+    stages.adopt_foundation(run, made.folder)
+    assert read_about(made.folder / "pretrained")["sampler"]["shift"] == student.teacher.shift != 7.0
+    assert SamplerConfig(**read_about(run.folder / "pretrained")["sampler"]) == sampler  # pyright: ignore
+
+    other = replace(run.preset, world_model=replace(run.preset.world_model, dim=64))
+    with pytest.raises(CheckpointError, match="another world model than preset nano: dim"):
+        stages.adopt_foundation(replace(run, preset=other), made.folder)
+
+
+@pytest.mark.parametrize("words", [["demo", "nano", "--help"], ["--help"]])
+def test_output_that_nobody_reads_to_its_end_is_no_failure(words):
+    command = [sys.executable, "-m", "dreamdojo", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.close()
+        assert b"BrokenPipe" not in running.stderr.read()
+    assert running.returncode == 1
 
 
 def test_errors_are_one_message_and_a_wrong_command_gets_a_hint(capsys, tmp_path):

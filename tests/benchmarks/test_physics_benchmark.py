@@ -129,10 +129,10 @@ def test_what_is_there_is_not_run_again_and_every_cell_is_written(tmp_path, monk
         def made_of(self):
             return {"steps": 1}
 
-    physics.compare(Ground(), ["none"], [0, 1], machine="a test", write=False)  # pyright: ignore
+    physics.compare(Ground(), ["none"], [0, 1], machine="a test", write=None)  # pyright: ignore
     assert ran == [(COPY, 0, True), (REDRAWN, 0, True), (TRUTH, 0, True), ("none", 0, True), ("none", 1, False)]
-    physics.compare(Ground(), ["none", OURS], [0], machine="a test", write=False)  # pyright: ignore
+    physics.compare(Ground(), ["none", OURS], [0], machine="a test", write=None)  # pyright: ignore
     assert ran[5:] == [(OURS, 0, True)]
     write_json(tmp_path / "cells.json", {"made_of": {"steps": 2}, "scores": {}})
     with pytest.raises(ConfigError, match="another --run"):
-        physics.compare(Ground(), ["none"], [0], machine="a test", write=False)  # pyright: ignore
+        physics.compare(Ground(), ["none"], [0], machine="a test", write=None)  # pyright: ignore
