@@ -82,7 +82,8 @@ __all__ = [
 def load(model: str | Path, **options: Any) -> Session:
     """Open a world model for driving: `"nano"` for the one that ships, or the folder of a teacher or student.
 
-    Options are those of `dreamdojo.rollout.session.load_session`: `embodiment`, `steps`, `device`.
+    Options are those of `dreamdojo.rollout.session.load_session`: `embodiment`, `steps`, `device`,
+    `backend`.
 
     Raises:
         ConfigError: if no model of that name ships.

@@ -31,7 +31,7 @@ from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.evaluation.stored_probes import load_probes, save_probes
 from dreamdojo.judge import train_probes_on
-from dreamdojo.rollout.session import CAMERA, Session, load_session
+from dreamdojo.rollout.session import CAMERA, Backend, Session, load_session
 from dreamdojo.stages import Run
 from dreamdojo.training.checkpoint import model_hash
 from dreamdojo.training.device import choose_compute
@@ -115,6 +115,8 @@ class Teleop(PresetCommand):
     """What the robot's end insists on."""
     steps: int | None = None
     """Denoising steps per frame; by default those the model was made for."""
+    backend: Backend = "auto"
+    """What computes: PyTorch, or on a CPU OpenVINO, twice as fast and seconds later; auto takes it where installed."""
     leader: str = ""
     """Type in lerobot of a leader arm that gives the commands, e.g. `so101_leader`."""
     leader_port: str = ""
@@ -195,7 +197,9 @@ class Teleop(PresetCommand):
 
     def _session(self) -> Session | None:
         folder = self.model_folder()
-        return None if folder is None else load_session(folder, steps=self.steps, device=self.device)
+        return (
+            None if folder is None else load_session(folder, steps=self.steps, device=self.device, backend=self.backend)
+        )
 
     def _model_told(self) -> dict[str, Any]:
         folder = self.model_folder() if self.overlay == "model" else None
@@ -205,6 +209,7 @@ class Teleop(PresetCommand):
             "model_hash": None if folder is None else model_hash(folder),
             "device": self.device,
             "denoising_steps": self.steps,
+            "backend": self.backend,
         }
 
     def _starts(self, session: Session | None, robot: Robot) -> tuple[list[Start], dict[str, PlayWorld]]:
@@ -213,7 +218,8 @@ class Teleop(PresetCommand):
             starts, _ = dojo_starts(size, self.starts, difficulty=self.robot.difficulty)
             dreams = {}
             if session is not None and is_dojo_body(session):
-                dream = load_session(self.model_folder() or Path(), steps=self.steps, device=self.device)
+                dream = self._session()
+                assert dream is not None
                 dreams["dream"] = PlayWorld(world=dream, from_observation=True, label="Dream")
             return starts, dreams
         looks = [robot.reset(seed=number) for number in range(self.starts if robot.simulated else 1)]
@@ -381,7 +387,12 @@ class TeleopReplay(Command):
                 folder = Path(told["model"])
                 if model_hash(folder) != told["model_hash"]:
                     raise DataError(f"{folder}: expected the model that was recorded with, found another one")
-                session = load_session(folder, steps=told.get("denoising_steps"), device=told["device"])
+                session = load_session(
+                    folder,
+                    steps=told.get("denoising_steps"),
+                    device=told["device"],
+                    backend=told.get("backend", "torch"),
+                )
             predictor = make_predictor(told["overlay"], robot, session) if self.predictions else None
             safeguards = Safeguards(**told["safeguards"])
             controls = Controls.of(robot.embodiment, screen_right="-y", screen_up="+x")

@@ -20,7 +20,7 @@ from torch import Tensor
 from dreamdojo.tokenizer.model import from_pixels, to_pixels
 from dreamdojo.tokenizer.protocol import CausalState, VideoTokenizer
 from dreamdojo.world_model.model import WorldModel
-from dreamdojo.world_model.sample import CausalSampler, ChunkSampler, RolloutState, SamplerConfig, copies
+from dreamdojo.world_model.sample import CausalSampler, ChunkSampler, Network, RolloutState, SamplerConfig, copies
 
 Draw = Callable[[tuple[int, int, int, int, int]], Tensor]
 """Gives noise of a shape `b t c h w`."""
@@ -78,6 +78,22 @@ class Dream(Protocol[State]):
         ...
 
 
+@runtime_checkable
+class Programs(Protocol):
+    """Faster ways to call a causal model and its decoder, e.g. `dreamdojo.rollout.openvino`."""
+
+    @property
+    def network(self) -> Network:
+        """In place of the model's DiT."""
+        ...
+
+    def decode(
+        self, latents: Float[Tensor, "b tl cl hl wl"], state: CausalState | None = None
+    ) -> tuple[Float[Tensor, "b t c h w"], CausalState]:
+        """In place of the tokenizer's."""
+        ...
+
+
 @dataclass(frozen=True)
 class FrameState:
     """What a frame-by-frame dream remembers."""
@@ -107,15 +123,19 @@ class CausalDream:
 
     chunks_per_step: int = 1
 
-    def __init__(self, model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig) -> None:
+    def __init__(
+        self, model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig, programs: Programs | None = None
+    ) -> None:
         self.sampler_config, self._tokenizer = sampler, tokenizer
-        self._sampler = CausalSampler(model, sampler, model.config.dit.window)
+        self._decoder = programs or tokenizer
+        network = programs.network if programs else None
+        self._sampler = CausalSampler(model, sampler, model.config.dit.window, network=network)
 
     def start(self, frame: Float[Tensor, "b 1 c h w"]) -> FrameState:
         """Encode the frame; decode it once, for the decoder's state."""
         latents, encoder = self._tokenizer.encode(frame)
         latents = latents.float()
-        _, decoder = self._tokenizer.decode(latents)
+        _, decoder = self._decoder.decode(latents)
         return FrameState(self._sampler.start(latents[:, 0]), encoder, decoder)
 
     def observe(
@@ -124,7 +144,7 @@ class CausalDream:
         """Encode the new frames and commit them to the cache."""
         latents, encoder = self._tokenizer.encode(frames, state.encoder)
         latents = latents.float()
-        _, decoder = self._tokenizer.decode(latents, state.decoder)
+        _, decoder = self._decoder.decode(latents, state.decoder)
         rollout = state.rollout
         for latent, chunk in zip(latents.unbind(1), chunks.unbind(1), strict=True):
             rollout = self._sampler.append(rollout, latent, chunk)
@@ -138,7 +158,7 @@ class CausalDream:
         b, c, h, w = latent.shape
         noise = draw((b, 1, c, h, w))[:, 0]
         rollout = self._sampler.step(state.rollout, chunks[:, 0], noise)
-        frames, decoder = self._tokenizer.decode(rollout.last[:, None], state.decoder)
+        frames, decoder = self._decoder.decode(rollout.last[:, None], state.decoder)
         return frames, FrameState(rollout, state.encoder, decoder)
 
 
@@ -199,9 +219,13 @@ class ClipDream:
         return frames[:, 1:], ClipState(_as_shown(frames[:, -1:]))
 
 
-def dream_of(model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig) -> Dream[Any]:
-    """Frame by frame where the model is causal, else clip by clip."""
-    return (CausalDream if model.config.dit.causal else ClipDream)(model, tokenizer, sampler)
+def dream_of(
+    model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig, programs: Programs | None = None
+) -> Dream[Any]:
+    """Frame by frame where the model is causal, through `programs` where given; else clip by clip."""
+    if model.config.dit.causal:
+        return CausalDream(model, tokenizer, sampler, programs)
+    return ClipDream(model, tokenizer, sampler)
 
 
 def _as_shown(frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:

@@ -6,8 +6,10 @@ model goes on behind it, frame by frame or clip by clip, is `dreamdojo.rollout.d
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from dreamdojo.dataset.actions import relative_actions
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.errors import CheckpointError, ConfigError, DataError
 from dreamdojo.nn.patches import actions_to_chunks
-from dreamdojo.rollout.dream import Draw, DreamState, dream_of
+from dreamdojo.rollout.dream import Draw, DreamState, Programs, dream_of
 from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.load import load_tokenizer
 from dreamdojo.tokenizer.model import from_pixels, to_pixels
@@ -30,6 +32,8 @@ from dreamdojo.video import Size, resize
 from dreamdojo.world import Observation, Prediction
 from dreamdojo.world_model.model import WorldModel
 from dreamdojo.world_model.sample import SamplerConfig, published_noise
+
+Backend = Literal["auto", "torch", "openvino"]
 
 CAMERA = "head"
 """The camera of a world model of one view."""
@@ -71,12 +75,13 @@ class Session:
         *,
         embodiment: Embodiment,
         compute: Compute | None = None,
+        backend: Backend = "torch",
     ) -> None:
         """Hold a model, the `VideoTokenizer` it was trained with, and how many steps a frame gets.
 
         Raises:
-            ConfigError: if the model has no adapter for the embodiment, is causal without a window, or was trained with
-                another tokenizer.
+            ConfigError: if the model has no adapter for the embodiment, is causal without a window, was trained with
+                another tokenizer, or the backend cannot run it.
         """
         self._compute = compute or choose_compute("cpu")
         self._model = model.to(self._compute.device).eval()
@@ -93,7 +98,8 @@ class Session:
         self._coding = tokenizer.coding if isinstance(tokenizer, RGBDTokenizer) else None
         self._rgb_channels = rgb_tokenizer(tokenizer).latent_channels
         self._tokenizer = tokenizer
-        self._dream = dream_of(self._model, tokenizer, sampler)
+        self._programs = programs_of(backend, self._model, tokenizer, sampler, self._compute)
+        self._dream = dream_of(self._model, tokenizer, sampler, self._programs)
         self._embodiment = embodiment
         self._generator, self._depth_generator = _generators(0)
         self._seed = 0
@@ -105,8 +111,10 @@ class Session:
         unit = "frame" if self._model.config.dit.causal else "clip"
         batch = 0 if self._now is None else self._now.dream.batch
         size = "x".join(map(str, self.size))
+        fast = ", openvino" if self._programs else ""
         seen = f"{size} px" if self._coding is None else f"{size} px with depth"
-        return f"Session({self._embodiment.name}, {seen}, {self.fps:g} fps, {steps} steps a {unit}, batch {batch})"
+        rates = f"{self.fps:g} fps, {steps} steps a {unit}"
+        return f"Session({self._embodiment.name}, {seen}, {rates}, batch {batch}{fast})"
 
     @property
     def embodiment(self) -> Embodiment:
@@ -136,7 +144,7 @@ class Session:
     def use_steps(self, steps: int) -> None:
         """Denoise with so many steps from now on, e.g. with fewer to keep up with the clock; forks keep theirs."""
         if steps != self.sampler.steps:
-            self._dream = dream_of(self._model, self._tokenizer, replace(self.sampler, steps=steps))
+            self._dream = dream_of(self._model, self._tokenizer, replace(self.sampler, steps=steps), self._programs)
 
     @property
     def reference_compatible(self) -> bool:
@@ -364,6 +372,7 @@ def load_session(
     sampler: SamplerConfig | None = None,
     device: Device = "auto",
     tile: int | None = None,
+    backend: Backend = "torch",
 ) -> Session:
     """Open the world model in `folder` with the tokenizer in `folder/tokenizer` or beside it.
 
@@ -375,6 +384,8 @@ def load_session(
         device: Where to run.
         tile: Side of the tiles, in pixels, in which a Wan tokenizer works, so that it needs less memory; by default it
             takes whole frames.
+        backend: What computes: `torch`; `openvino`, a few times faster for a small model on a CPU, after some seconds
+            of compiling; `auto` for OpenVINO where it is installed and can run the model.
 
     Large weights stay as they are stored (bfloat16, memory-mapped); small ones are computed with in float32.
 
@@ -400,7 +411,39 @@ def load_session(
             f"the model has no embodiment {name!r}; it has: {', '.join(bodies) or 'none'}. If the recordings are of "
             "one of these, say so (--body); else post-train the model on them."
         )
-    return Session(model, tokenizer, sampler or _made_for(folder, steps), embodiment=bodies[name], compute=compute)
+    return Session(
+        model,
+        tokenizer,
+        sampler or _made_for(folder, steps),
+        embodiment=bodies[name],
+        compute=compute,
+        backend=backend,
+    )
+
+
+def programs_of(
+    backend: Backend, model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig, compute: Compute
+) -> Programs | None:
+    """What a session calls in place of the model's own functions; None for PyTorch.
+
+    Raises:
+        ConfigError: if OpenVINO is asked for and cannot run this model here.
+    """
+    if backend == "torch":
+        return None
+    from dreamdojo.rollout.openvino import OpenVINOPrograms, cannot_run
+
+    reason = cannot_run(model, sampler, compute)
+    if reason is None:
+        try:
+            return OpenVINOPrograms(model, tokenizer, sampler, compute)
+        except Exception as error:  # what a foreign compiler cannot do shows itself as one of many kinds
+            reason = f"cannot compile this model: {str(error).strip().splitlines()[0]}"
+            if backend == "auto":
+                warnings.warn(f"the backend openvino {reason}. PyTorch computes instead.", stacklevel=2)
+    if backend == "auto":
+        return None
+    raise ConfigError(f"the backend openvino {reason}. Take the backend torch.")
 
 
 def _made_for(folder: Path, steps: int | None) -> SamplerConfig:

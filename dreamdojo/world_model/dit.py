@@ -310,20 +310,50 @@ class DiT(nn.Module):
         Returns:
             The prediction, and this call's own keys and values, one entry per block.
         """
-        config = self.config
         if has_action is None:
             has_action = torch.ones_like(sigma)
             if past is None:
                 has_action[:, 0] = 0
+        e, shared = self.embed(sigma, action, has_action)
+        return self.transform(
+            noisy,
+            e,
+            shared,
+            previous=previous,
+            condition_mask=condition_mask,
+            padding_mask=padding_mask,
+            text=text,
+            past=past,
+        )
 
-        # The modulation is small and decides everything: it stays in float32 whatever the blocks compute in.
-        wave = sinusoid(sigma.float() * config.sigma_scale, config.dim)
+    def embed(
+        self, sigma: Float[Tensor, "b t"], action: Float[Tensor, "b t ka"], has_action: Float[Tensor, "b t"]
+    ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b t d3"]]:
+        """`e` and `shared`, what noise level and action chunk say to every block.
+
+        They are small and decide everything: they stay in float32 whatever the blocks compute in.
+        """
+        wave = sinusoid(sigma.float() * self.config.sigma_scale, self.config.dim)
         hidden = nn.functional.silu(linear_float32(self.time_embedding[0], wave))
         action = action.to(self.patch_in.weight.dtype)
         e = self.embedding_norm(wave + has_action[..., None] * self.action.embedding(action).float())
         shared = linear_float32(self.time_embedding[2], hidden)
-        shared = shared + has_action[..., None] * self.action.shared(action).float()
+        return e, shared + has_action[..., None] * self.action.shared(action).float()
 
+    def transform(
+        self,
+        noisy: Float[Tensor, "b t c h w"],
+        e: Float[Tensor, "b t d"],
+        shared: Float[Tensor, "b t d3"],
+        *,
+        previous: Float[Tensor, "b t c h w"] | None = None,
+        condition_mask: Float[Tensor, "b t"] | None = None,
+        padding_mask: Float[Tensor, "b hp wp"] | None = None,
+        text: Float[Tensor, "b s dt"] | None = None,
+        past: Sequence[KeyValue] | None = None,
+    ) -> tuple[Float[Tensor, "b t c h w"], list[KeyValue]]:
+        """Everything after `embed`; arguments and results are those of `forward`."""
+        config = self.config
         features = self._input_channels(noisy, previous, condition_mask, padding_mask)
         if self.stem is not None:
             features = self.stem(features, e)

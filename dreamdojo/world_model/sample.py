@@ -66,6 +66,10 @@ class SamplerConfig:
             raise ConfigError(f"still is a size of change, at least 0: got {self.still}")
 
 
+Network = Callable[..., tuple[Tensor, list[KeyValue]]]
+"""Called as `DiT.forward`."""
+
+
 @dataclass(frozen=True)
 class RolloutState:
     """Everything a rollout remembers. It is never changed in place, so a copy of the reference is a fork."""
@@ -100,8 +104,12 @@ def copies(tensor: Float[Tensor, "b ..."], n: int) -> Float[Tensor, "nb ..."]:
 class CausalSampler:
     """Predicts latent frames one by one from a causal model."""
 
-    def __init__(self, model: WorldModel, sampler: SamplerConfig, window: int | None) -> None:
+    def __init__(
+        self, model: WorldModel, sampler: SamplerConfig, window: int | None, *, network: Network | None = None
+    ) -> None:
         """Frames attend to at most `window - 1` frames before them, or to all; the sampler's own window wins.
+
+        `network` is called in place of the model's DiT, with the same arguments.
 
         Raises:
             ConfigError: if the model attends to the future, the sampler is one for whole clips, or its window is wider
@@ -124,6 +132,7 @@ class CausalSampler:
                 f"sink <= window - 2, got sink={sampler.sink}, window={window}"
             )
         self.model, self.sampler, self.window = model, sampler, window
+        self._network = network or model.dit
         self.schedule = sigma_schedule(sampler.steps, sampler.shift)
         self._renoise_steps = _renoise_steps(self.schedule, model.config.reference_compatible)
 
@@ -227,7 +236,7 @@ class CausalSampler:
         has_action: float,
     ) -> tuple[Tensor, list[KeyValue]]:
         uses_previous = self.model.config.dit.previous_latent
-        prediction, own = self.model.dit(
+        prediction, own = self._network(
             latent[:, None],
             sigma,
             chunk[:, None],

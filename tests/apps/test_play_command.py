@@ -55,7 +55,7 @@ def test_a_foreign_robot_needs_frames_to_start_from(tmp_path):
     save_model(tmp_path / "student", tiny_world_model(), about={"sampler": {"steps": 1, "shift": 5.0}})
     save_model(tmp_path / "tokenizer", tiny_tokenizer())
     with pytest.raises(ConfigError, match="give its dataset with --robot"):
-        Play(preset=NANO, run_folder=tmp_path, device="cpu").run()
+        Play(preset=NANO, run_folder=tmp_path, device="cpu", backend="torch").run()
 
 
 def test_the_page_is_served_with_the_dream_alone(tmp_path, monkeypatch):

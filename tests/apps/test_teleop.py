@@ -499,7 +499,7 @@ def test_a_recorded_session_lives_again_bit_for_bit(tmp_path):
     assert differs.frames_equal < 25, "another robot's end is noticed"
 
 
-def test_a_replay_denoises_as_often_as_the_session_did(tmp_path, monkeypatch):
+def test_a_replay_denoises_as_the_session_did(tmp_path, monkeypatch):
     from dreamdojo import teleop
     from dreamdojo.presets import NANO
 
@@ -509,7 +509,7 @@ def test_a_replay_denoises_as_often_as_the_session_did(tmp_path, monkeypatch):
     monkeypatch.setattr(teleop, "model_hash", lambda folder: "the model's")
     monkeypatch.setattr(teleop, "load_session", lambda folder, **options: asked.update(options))
     monkeypatch.setattr(teleop, "make_predictor", lambda overlay, robot, session: None)
-    told = teleop.Teleop(preset=NANO, folder=tmp_path, steps=1)._model_told()
+    told = teleop.Teleop(preset=NANO, folder=tmp_path, steps=1, backend="torch")._model_told()
     told |= {"robot": {"kind": "dojo"}, "safeguards": {}, "fps": 10.0, "shown": size}
     recorder = Recorder(tmp_path / "session", fps=10, embodiment=ARM, size=size, shown=size, about=told)
     tele = teleoperation(robot)
@@ -518,7 +518,7 @@ def test_a_replay_denoises_as_often_as_the_session_did(tmp_path, monkeypatch):
     recorder.add(wish, LEVELS[1], tele.fulfil(tele.exchange(wish), None))
     recorder.close()
     teleop.TeleopReplay(data=tmp_path / "session").run()
-    assert asked == {"steps": 1, "device": "auto"}
+    assert asked == {"steps": 1, "device": "auto", "backend": "torch"}
 
 
 def test_an_episode_too_short_to_calibrate_on_is_named(tmp_path):
