@@ -114,6 +114,7 @@ def _overview() -> str:
             *lines,
             "",
             "dreamdojo COMMAND --help shows a command's options.",
-            "Presets: nano; nano-rgbd has depth; nano-taef2 suits real recordings; nano-foundation makes what ships.",
+            "Presets: nano; nano128 has twice the resolution, nano-rgbd depth; nano-taef2 suits real recordings;",
+            "nano-foundation makes what ships.",
         ]
     )

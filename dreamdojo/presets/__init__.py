@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from dreamdojo.errors import ConfigError
 from dreamdojo.presets.nano import NANO as NANO
+from dreamdojo.presets.nano import NANO128 as NANO128
 from dreamdojo.presets.nano import NANO_FOUNDATION as NANO_FOUNDATION
 from dreamdojo.presets.nano import NANO_RGBD as NANO_RGBD
 from dreamdojo.presets.nano import NANO_TAEF2 as NANO_TAEF2
@@ -13,7 +14,7 @@ from dreamdojo.presets.paper import PAPER_14B as PAPER_14B
 from dreamdojo.presets.preset import DataAmounts as DataAmounts
 from dreamdojo.presets.preset import Preset as Preset
 
-_ALL = (NANO, NANO_FOUNDATION, NANO_RGBD, NANO_TAEF2, PAPER_2B, PAPER_2B_RGBD, PAPER_14B)
+_ALL = (NANO, NANO128, NANO_FOUNDATION, NANO_RGBD, NANO_TAEF2, PAPER_2B, PAPER_2B_RGBD, PAPER_14B)
 
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _ALL}
 
@@ -31,6 +32,7 @@ def find_preset(name: str) -> Preset:
 
 __all__ = [
     "NANO",
+    "NANO128",
     "NANO_FOUNDATION",
     "NANO_RGBD",
     "NANO_TAEF2",

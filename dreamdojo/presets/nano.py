@@ -115,6 +115,15 @@ NANO_FOUNDATION = replace(
 )
 """The foundation of `nano` that ships: more data and more steps (`make weights`)."""
 
+NANO128 = replace(
+    NANO,
+    name="nano128",
+    size=(128, 128),
+    tokenizer=replace(NANO.tokenizer, spatial_factor=8),
+    latent_action_size=(64, 64),
+)
+"""`nano` in pictures of twice the side: a frame has as many latents, and only encoding and decoding cost more."""
+
 NANO_RGBD = replace(
     NANO,
     name="nano-rgbd",
