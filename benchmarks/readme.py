@@ -10,7 +10,7 @@ from benchmarks.results_page import results_page
 ROOT = Path(__file__).parents[1]
 REAL_NOTE = (
     " Real recordings: DROID film as unlabelled video, a Unitree G1 as the robot; their clips come from 3 episodes "
-    "only, so their intervals are narrower than they should be; that run is of an older recipe and shared the machine "
+    "only, so their intervals are narrower than they should be; that run shared the machine "
     "with other work."
 )
 NAMES = {

@@ -47,13 +47,15 @@ def test_goals_are_all_there_with_a_reason_until_they_are_measured():
     assert all(goal["value"] is None and goal["reason"] for goal in empty.values())
     cells = {
         "teacher": teacher((20.0,) * 4, (9.0, 5.0, 5.0, 5.0)),
-        "speed": {"teacher, 2 steps": 4.0, "student, 1 steps": 50.0},
+        "speed": {"openvino": {"teacher, 2 steps": 4.0, "student, 1 steps": 50.0}},
+        "nano128": {"fps": {"torch": 20.0, "openvino": 35.0}},
         "consistency": {"paired": {"psnr": {"30": {"mean": -0.5}, "100": {"mean": 0.1}}}},
         **{f"seeds, {i}": seed_cell(e, 6.0) for i, e in enumerate((5.0, 5.1, 4.9, 5.4, 7.0))},
     }
     found = goals(cells)
     assert found.keys() == empty.keys()
     assert found["student at 1 step over teacher at its fewest good steps"]["value"] == 12.5
+    assert found["nano128, frames per second end to end on two cores"]["value"] == 35.0
     assert found["PSNR at 30 frames, student minus teacher, dB"]["value"] == -0.5
     assert found["seeds within 10 % of the median position error"]["value"] == 4
     assert found["seeds better than their warm-up"]["value"] == 4
@@ -70,11 +72,12 @@ def test_parts_are_a_queue_and_a_quick_run_writes_no_result(tmp_path, monkeypatc
     monkeypatch.setattr(realtime, "DEFAULT", WARM_UP)
     monkeypatch.setattr(realtime, "TEACHER_STEPS", (1, 2))
     monkeypatch.setattr(realtime, "STUDENT_STEPS", (1,))
+    monkeypatch.setattr(realtime, "BACKENDS", ("torch",))
     arguments = ["realtime", "--run", str(run), "--quick", "--seconds", "0.1", "--seeds", "0"]
     monkeypatch.setattr(sys, "argv", [*arguments, "--only", "speed", "--only", "consistency"])
     realtime.main()
     cells = json.loads((run / "cells.json").read_text())
-    assert set(cells["speed"]) == {"teacher, 1 steps", "teacher, 2 steps", "student, 1 steps"}
+    assert set(cells["speed"]["torch"]) == {"teacher, 1 steps", "teacher, 2 steps", "student, 1 steps"}
     long = cells["consistency"]
     assert {"scores", "paired", "clips", "teacher", "student"} == long.keys()
     assert {"colour", "energy", "stillness"} == long["student"].keys()
