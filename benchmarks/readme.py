@@ -157,8 +157,8 @@ def depth(summary: dict) -> str:
     """A sentence on the demo with depth."""
     error = summary["mean"]["moving_depth_error"]
     return (
-        f" With depth (`dreamdojo demo nano-rgbd`, from the shipped foundation too, {summary['clips']} clips, "
-        f"{summary['minutes']:.0f} minutes): the depth of moving pixels is {error['student']['8']['mean']:.0f} cm off "
+        f" With depth (`dreamdojo demo nano-rgbd`, from the shipped foundation too, {summary['clips']} "
+        f"clips): the depth of moving pixels is {error['student']['8']['mean']:.0f} cm off "
         f"after 8 frames, the copied frame's {error['copy last frame']['8']['mean']:.0f} cm; gripper "
         f"{off(summary['mean'].get('effector_error'), '8')} px."
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import dreamdojo
 from dreamdojo import stages
-from dreamdojo.commands import PresetCommand, all_episodes, console, play, train_and_test
+from dreamdojo.commands import PresetCommand, all_episodes, console, train_and_test
 from dreamdojo.curation import CurateSettings, curate
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError, DataError
@@ -115,6 +115,8 @@ class Demo(PresetCommand):
         total = sum(clock.seconds.values())
         console.print(f"Done in {total / 60:.1f} minutes. Report: {run.folder / 'report.html'}")
         if self.play:
+            from dreamdojo.play import play
+
             play(run.folder / "student", data.held_out, port=self.port)
 
     def _simulated(self, run: Run) -> DemoData:

@@ -5,9 +5,9 @@ import torch
 
 from dreamdojo.apps.play import command
 from dreamdojo.apps.play.settings import PlaySettings, PlayWorld
-from dreamdojo.commands import Play
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError
+from dreamdojo.play import Play
 from dreamdojo.presets import NANO
 from dreamdojo.rollout.session import observation
 from dreamdojo.training.checkpoint import save_model
@@ -44,7 +44,7 @@ def test_a_run_goes_before_the_model_that_ships(tmp_path):
 
 
 def test_play_says_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr("dreamdojo.commands.foundation", lambda name: None)
+    monkeypatch.setattr("dreamdojo.play.foundation", lambda name: None)
     with pytest.raises(ConfigError, match="`dreamdojo demo` at nano"):
         Play(preset=NANO, run_folder=tmp_path).run()
     with pytest.raises(ConfigError, match="Check --run"):
