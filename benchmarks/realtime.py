@@ -35,6 +35,7 @@ from typing import Any
 import torch
 
 from benchmarks.pretraining_ablation import datasets, recordings
+from benchmarks.realtime_report import realtime_report
 from dreamdojo import foundation, stages
 from dreamdojo.commands import all_episodes
 from dreamdojo.dojo.simulate import SimulateSettings
@@ -42,6 +43,7 @@ from dreamdojo.evaluation.effector import EffectorProbe
 from dreamdojo.evaluation.endurance import colour_drift, energy_drift, error_after_return, unrest
 from dreamdojo.evaluation.objects import ObjectProbe
 from dreamdojo.evaluation.predict import ClipPlan, frames_per_second, plan_clips, predict
+from dreamdojo.evaluation.report import write_report
 from dreamdojo.evaluation.rollouts import Clips, RolloutScores, score_rollouts
 from dreamdojo.files import read_json, write_json
 from dreamdojo.judge import CONTEXT, scene_truth, train_probes
@@ -521,7 +523,7 @@ def brief(cell: Mapping[str, Any]) -> str:
 
 
 def write(cells: dict[str, Any], arguments: argparse.Namespace, bench: Bench) -> None:
-    """Everything so far into the results file."""
+    """Everything so far into the results file and the run's `report.html`."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     conditions = {
         "machine": f"{platform.machine()}, {arguments.threads} threads, {bench.compute.reason}",
@@ -534,6 +536,9 @@ def write(cells: dict[str, Any], arguments: argparse.Namespace, bench: Bench) ->
     }
     stored = {"name": "realtime", "commit": commit.stdout.strip(), "date": date.today().isoformat()}
     write_json(RESULTS, {**stored, "conditions": conditions, "metrics": cells, "goals": goals(cells)})
+    facts = (stored["date"], f"commit {stored['commit']}", conditions["machine"])
+    page = realtime_report(cells, goals(cells), conditions=conditions, facts=facts)
+    write_report(arguments.run / "report.html", page)
 
 
 if __name__ == "__main__":

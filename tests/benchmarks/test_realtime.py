@@ -8,7 +8,9 @@ import torch
 
 from benchmarks import realtime
 from benchmarks.realtime import ARMS, DEFAULT, WARM_UP, fewest_good_steps, goals, kind_of, settings_of
+from benchmarks.realtime_report import realtime_report
 from dreamdojo import foundation
+from dreamdojo.evaluation.report import render
 
 COST = {kind_of(arm, stage): 0.5 for arm in ARMS.values() for stage in arm.shares}
 
@@ -60,6 +62,50 @@ def test_goals_are_all_there_with_a_reason_until_they_are_measured():
     assert found["seeds within 10 % of the median position error"]["value"] == 4
     assert found["seeds better than their warm-up"]["value"] == 4
     assert found["PSNR at 600 frames, student minus teacher, dB"]["reason"] == "not run"
+
+
+def interval(mean):
+    return {"mean": mean, "low": mean - 1, "high": mean + 1, "level": 0.95, "count": 8}
+
+
+def scores(methods):
+    row = {h: {"mean": interval(5.0), "minus teacher": interval(-1.0)} for h in ("1", "8", "16")}
+    return {metric: dict.fromkeys(methods, row) for metric in ("effector_error", "sharpness", "psnr")}
+
+
+def test_the_page_shows_every_part_that_has_run():
+    assert [section.title for section in page({}).sections] == ["In short", "What it is made from"]
+    student = {"scores": scores(("1 steps", "2 steps", "4 steps", "teacher, 8 steps"))}
+    cells = {
+        "teacher": scores([f"teacher, {steps} steps" for steps in (1, 2, 4, 8)]),
+        "arm, consistency": student,
+        "arm, + long rollouts": student,
+        "budget, consistency, 0.25": student,
+        "budget, consistency, 0.5": student,
+        "seeds, 0": {"consistency": student, "+ long rollouts": student},
+        "speed": {"torch": {"teacher, 8 steps": 5.0, "student, 1 steps": 30.0}},
+        "backends": scores(("torch", "openvino")),
+        "nano128": {"fps": {"torch": 20.0}, "steps": 2, "at 8 frames": {"psnr": {"student": interval(20.0)}}},
+        "consistency": {
+            "scores": {"psnr": {name: {"1": interval(20.0), "600": interval(9.0)} for name in ("teacher", "student")}},
+            **{
+                name: {
+                    **{kind: {"early": interval(0.1), "late": interval(0.2)} for kind in ("colour", "energy")},
+                    "stillness": {"change": interval(0.3)},
+                }
+                for name in ("teacher", "student")
+            },
+        },
+    }
+    titles = [section.title for section in page(cells).sections]
+    assert titles[1:-1] == ["Steps", "Ways to a student", "When to stop", "Seed by seed", "A minute"]
+    budget = next(section for section in page(cells).sections if section.title == "When to stop")
+    assert budget.blocks[0].figures[0].x == (1.25, 2.5, 5.0)  # pyright: ignore
+    assert "nano128: frames per second" in render(page(cells))
+
+
+def page(cells):
+    return realtime_report(cells, goals(cells), conditions={"seconds of training": 300.0}, facts=("today",))
 
 
 @pytest.mark.skipif(foundation("nano") is None, reason="no weights ship")
