@@ -42,7 +42,7 @@ from dreamdojo.functions import find_function
 from dreamdojo.judge import describe, train_probes_on
 from dreamdojo.policies.cloning import PixelPolicyConfig, PixelPolicyTraining, demonstrations, train_policy
 from dreamdojo.policies.open import LEROBOT, open_policy
-from dreamdojo.rollout.session import CAMERA, Session, load_session
+from dreamdojo.rollout.session import CAMERA, Backend, Session, load_session
 from dreamdojo.stages import Episodes
 from dreamdojo.training.checkpoint import model_hash
 from dreamdojo.training.device import Compute, Device, choose_compute
@@ -168,6 +168,8 @@ class EvaluatePolicy(Command):
     """Of the model's noise, and of what is random about a policy."""
     sampler_steps: int | None = None
     """Denoising steps; by default those the model was made for."""
+    backend: Backend = "torch"
+    """What computes: PyTorch, or on a CPU OpenVINO; auto takes it where installed."""
     device: Device = "auto"
     """Where to compute."""
     threads: int | None = None
@@ -199,7 +201,9 @@ class EvaluatePolicy(Command):
             raise ConfigError(f"every policy needs a name of its own, got {', '.join(self.policies)}")
         dataset = None if self.robot is None else open_robot(self.robot, self.body)
         body = None if dataset is None else dataset.embodiment.name
-        session = load_session(folder, embodiment=body, steps=self.sampler_steps, device=self.device)
+        session = load_session(
+            folder, embodiment=body, steps=self.sampler_steps, device=self.device, backend=self.backend
+        )
         judges, errors, sources = self._judges(session, out, compute)
         starts = self._starts(session, dataset)
         goal, true_world = self._truth(session)

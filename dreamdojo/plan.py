@@ -13,6 +13,7 @@ import torch
 import dreamdojo
 from dreamdojo.commands import Command, all_episodes, console
 from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.rollout.session import Backend
 from dreamdojo.training.device import Device, choose_compute
 from dreamdojo.training.progress import progress_line
 
@@ -76,6 +77,8 @@ class Plan(Command):
     """Of the search and of the model's noise."""
     steps: int | None = None
     """Denoising steps per frame; by default those the model was made for."""
+    backend: Backend = "auto"
+    """What computes: PyTorch, or on a CPU OpenVINO; auto takes it where installed."""
     device: Device = "auto"
     """Where to compute."""
     threads: int | None = None
@@ -92,7 +95,7 @@ class Plan(Command):
             torch.set_num_threads(self.threads)
         session = None
         if self.world == "session" or self.objective in ("goal-image", "steps-to-go"):
-            session = dreamdojo.load(self.model or "nano", steps=self.steps, device=self.device)
+            session = dreamdojo.load(self.model or "nano", steps=self.steps, device=self.device, backend=self.backend)
         # a model was not shown the disc, unless its value network learned from pictures with it
         real = DojoWorld(task=self.task, show_goal=self.objective == "steps-to-go")
         seed = next(islice(errand_seeds(self.task, self.split), self.scene, None))
