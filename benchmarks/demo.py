@@ -108,12 +108,12 @@ def goals(arms: dict) -> dict:
     share = off / copied if off is not None and copied else None
     found["simulated: gripper off at 8 frames, share of the copied frame's"] = goal(share, 0.5, "<=")
     found["simulated: gripper found at 8 frames, share of clips"] = goal(at_8("effector_found"), 0.95, ">=")
-    found["simulated: sharpness of moving regions at 8 frames, share of the truth's"] = goal(
+    found["simulated: sharpness of moving regions at 8 frames, mean share of the truth's"] = goal(
         at_8("sharpness"), 0.7, ">="
     )
     page = arms.get("play")
     fps = page["fps_step_ms_and_key_to_picture_ms"]["full_speed"]["fps"] if page else None
-    found["play: frames per second in the browser, dojo beside the dream"] = goal(fps, 10, ">=")
+    found["play at full speed: frames per second in the browser, dojo beside the dream"] = goal(fps, 10, ">=")
     return found
 
 

@@ -13,6 +13,8 @@ REAL_NOTE = (
     "only, so their intervals are narrower than they should be; that run shared the machine "
     "with other work."
 )
+FEW = 30
+"""Below so many clips a figure says how many it is of."""
 NAMES = {
     "simulated": "simulated, from the shipped foundation",
     "from_scratch": "simulated, from scratch",
@@ -167,7 +169,10 @@ def depth(summary: dict) -> str:
 def off(errors: dict | None, horizon: str) -> str:
     """The student's position error and, in brackets, that of copying; a dash where no probe was valid."""
     means = [(errors or {}).get(name, {}).get(horizon, {}).get("mean") for name in ("student", "copy last frame")]
-    return "–" if None in means else f"{means[0]:.1f} ({means[1]:.1f})"
+    if None in means:
+        return "–"
+    count = (errors or {})["student"][horizon]["count"]
+    return f"{means[0]:.1f} ({means[1]:.1f})" + (f", n = {count}" if count < FEW else "")
 
 
 def interval(value: dict) -> str:

@@ -92,12 +92,10 @@ def load(model: str | Path, **options: Any) -> Session:
     from dreamdojo.errors import ConfigError
     from dreamdojo.rollout.session import load_session
 
-    if isinstance(model, str) and not Path(model).exists():
-        shipped = foundation(model)
+    if not Path(model).exists():
+        shipped = foundation(str(model))
         if shipped is None:
-            raise ConfigError(
-                f"{model!r} is neither a folder nor a model that ships with this package (see dreamdojo.foundation)"
-            )
+            raise ConfigError(f"{str(model)!r} is neither a folder nor a model that ships (see dreamdojo.foundation)")
         model = shipped / "student"
     return load_session(Path(model), **options)
 

@@ -67,7 +67,7 @@ class EvaluateWorldModel(Command):
     camera: str | None = None
     """Its camera, where it has several."""
     out: Path | None = None
-    """Folder for the report; by default `evaluation` in the model's folder."""
+    """Folder for the report; by default `evaluation` in the model's folder, or in runs/NAME of one that ships."""
     test_fraction: float = 0.2
     """Share of the episodes that are held out, as in training (a split that the dataset declares goes first)."""
     all_episodes: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -159,6 +159,11 @@ class EvaluateWorldModel(Command):
                     f"{dataset.root}: true positions are known at its {dataset.fps:g} fps only, the model predicts "
                     f"{session.fps:g}. Leave --probes out."
                 )
+        if source.hash == held_out.dataset.hash:
+            raise ConfigError(
+                f"{self.probes}: probes learn from other recordings than those that are judged. Record some "
+                "(`dreamdojo simulate`)."
+            )
         robot = Episodes(dataset=source, indices=tuple(episode.index for episode in source.episodes))
         scene = scene_truth(plan, held_out, size=session.size)
         with progress_line("probes") as report:
@@ -252,8 +257,17 @@ def find_models(where: Path) -> tuple[Path, dict[str, Path]]:
 
 
 def held_out_episodes(dataset: Dataset, *, test_fraction: float, camera: str | None, everything: bool) -> Episodes:
-    """The episodes that posttraining with the same fraction leaves out; all where the dataset is for testing only."""
+    """The episodes that posttraining with the same fraction leaves out; all where the dataset is for testing only.
+
+    Raises:
+        ConfigError: if all are asked for and some say that they are for training.
+    """
     stated = {episode.meta.get(SPLIT) for episode in dataset.episodes}
+    if everything and "train" in stated:
+        raise ConfigError(
+            f"--all-episodes is for recordings that no stage was trained on; {dataset.root} says that its episodes are "
+            "for training. Record others (`dreamdojo simulate --split test`), or leave the option out."
+        )
     if everything or not stated & {None, "train"}:
         return Episodes(dataset=dataset, indices=tuple(e.index for e in dataset.episodes), camera=camera)
     return train_and_test(dataset, test_fraction=test_fraction, minutes=None, camera=camera)[1]
@@ -269,6 +283,8 @@ def open_sessions(
         ConfigError: if a model lacks the body or knows it with other actions, or they do not see the same frames.
     """
     body = dataset.embodiment
+    if not body.action_dim:
+        raise ConfigError(f"{dataset.root} has no actions, so no model can be told what to predict in it")
     sessions = {
         name: load_session(folder, embodiment=body.name, steps=steps, device=device, tile=tile)
         for name, folder in models.items()

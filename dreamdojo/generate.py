@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
 
+import dreamdojo
 from dreamdojo.apps.generate import generate
 from dreamdojo.commands import Command, console, open_robot
 from dreamdojo.files import write_json
-from dreamdojo.rollout.session import load_session
+from dreamdojo.presets import Preset
 from dreamdojo.training.device import Device
 from dreamdojo.training.progress import progress_line
 
@@ -22,7 +24,7 @@ class Generate(Command):
     """Predict a recorded episode from its first frame and its actions; writes videos and `metrics.json`."""
 
     model: tyro.conf.Positional[Path]
-    """A world model's folder: a run's teacher or student, or a converted one."""
+    """A world model's folder (a run's teacher or student, or a converted one), or `nano`, the student that ships."""
     robot: Path
     """The robot's dataset."""
     out: Path
@@ -48,12 +50,17 @@ class Generate(Command):
     threads: int | None = None
     """CPU threads; all cores by default."""
 
+    @classmethod
+    def preset_and_rest(cls, arguments: Sequence[str]) -> tuple[Preset | None, list[str]]:
+        """No preset: a leading name is that of a model that ships."""
+        return None, list(arguments)
+
     def run(self) -> None:
         """Predict."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         dataset = open_robot(self.robot, self.body)
-        session = load_session(
+        session = dreamdojo.load(
             self.model, embodiment=dataset.embodiment.name, steps=self.steps, device=self.device, tile=self.tile
         )
         with progress_line("predict") as report:

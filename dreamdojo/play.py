@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import tyro
 
 from dreamdojo import foundation
 from dreamdojo.apps.play import command
 from dreamdojo.apps.play.settings import PlaySettings
 from dreamdojo.commands import PresetCommand, all_episodes, console
 from dreamdojo.errors import ConfigError
+from dreamdojo.presets import Preset
 from dreamdojo.rollout.session import Backend, load_session
 from dreamdojo.stages import Episodes
 from dreamdojo.training.device import Device
@@ -22,6 +24,7 @@ from dreamdojo.training.device import Device
 class Play(PresetCommand):
     """Drive a world model in the browser."""
 
+    preset: tyro.conf.Suppress[Preset]  # its settings are those of training
     world: Literal["auto", "dream", "dojo"] = "auto"
     """What to show: the dream, the dojo alone, or (auto) the dream, with the dojo beside it where the body is there."""
     model: Literal["student", "teacher"] = "student"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import tyro
 
 from dreamdojo import foundation
 from dreamdojo.apps.play.command import dojo_starts, find_model, is_dojo_body
@@ -31,6 +32,7 @@ from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.evaluation.stored_probes import load_probes, save_probes
 from dreamdojo.judge import train_probes_on
+from dreamdojo.presets import Preset
 from dreamdojo.rollout.session import CAMERA, Backend, Session, load_session
 from dreamdojo.stages import Run
 from dreamdojo.training.checkpoint import model_hash
@@ -97,6 +99,7 @@ def _lerobot_camera(camera: str, fps: float) -> dict[str, Any]:
 class Teleop(PresetCommand):
     """Drive a robot in the browser, a second ahead of its camera, or the world model itself."""
 
+    preset: tyro.conf.Suppress[Preset]  # its settings are those of training
     model: Literal["student", "teacher"] = "student"
     """Which model of the run predicts."""
     folder: Path | None = None
@@ -307,6 +310,7 @@ def _size(robot: Robot) -> tuple[int, int]:
 class TeleopCalibrate(PresetCommand):
     """Measure how wrong predictions are at each spread, and teach the probes that look for hazards."""
 
+    preset: tyro.conf.Suppress[Preset]
     data: Path
     """Held-out episodes of the robot: nothing of the model was trained on them."""
     probes: Path | None = None

@@ -30,6 +30,7 @@ def main(out: str, model: str = "nano", seconds: float = 3.0) -> None:
         both = [world.step(action).frames["head"][0, 0].permute(1, 2, 0).numpy() for world in (session, dojo.world)]
         pictures.append(np.concatenate([resize(both[0][None], 256)[0], resize(both[1][None], 256)[0]], axis=1))
     encode(Path(out), np.stack(pictures), session.fps, VideoCodec())
+    print(f"\nThe dream beside the dojo: {out}")
 
 
 if __name__ == "__main__":

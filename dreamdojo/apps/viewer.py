@@ -68,7 +68,10 @@ def check_viewer(file: Path | None, *, spawn: bool = False) -> None:
         MissingDependencyError: without rerun.
     """
     if (file is not None) == spawn:
-        raise ConfigError("give either a file to write (--rerun FILE.rrd) or --spawn to open a viewer, not both")
+        raise ConfigError(
+            "give one of the two, a file to write (--rerun FILE.rrd) or --spawn to open a viewer; got "
+            + ("both" if spawn else "neither")
+        )
     if file is not None and file.suffix != ".rrd":
         raise ConfigError(f"{file}: expected a name that ends in .rrd, which the viewer opens")
     _rerun()

@@ -226,6 +226,13 @@ def _summary_section(evaluation: Evaluation, horizons: Sequence[int]) -> Section
                 tone="good" if scores.against("moving_depth_error", method, far).below_zero else "bad",
             )
         )
+    episodes = len(set(evaluation.plan.recording))
+    dependent = (
+        f" They come from {episodes} episodes only, and clips of one episode are alike: intervals are narrower than "
+        "they should be."
+        if episodes < scores.clips
+        else ""
+    )
     held = f"Where things move, the {method}'s pictures hold {sharp.mean:.0%} of the true sharpness at frame {far}"
     if not math.isfinite(sharp.mean):
         verdict = Verdict(tone="open", text=f"Too little moves at frame {far} to say how sharp the {method} is.")
@@ -238,7 +245,7 @@ def _summary_section(evaluation: Evaluation, horizons: Sequence[int]) -> Section
         verdict = Verdict(tone="good", text=f"{held}.")
     return Section(
         title="In short",
-        lead=f"{scores.clips} held-out robot clips that no stage was trained on.",
+        lead=f"{scores.clips} held-out robot clips that no stage was trained on.{dependent}",
         blocks=(
             Cards(cards=tuple(cards)),
             verdict,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -278,7 +278,7 @@ class Session:
         if frames.dtype != torch.uint8 or frames.ndim != 5 or frames.shape[-3:] != (3, *self.size):
             raise DataError(
                 f"expected uint8 frames b t 3 {self.size[0]} {self.size[1]}, got {frames.dtype} {tuple(frames.shape)}. "
-                "Resize them first (dreamdojo.video.resize)."
+                "dreamdojo.video.resize changes their size."
             )
         return frames.to(self._compute.device)
 
@@ -427,8 +427,10 @@ def programs_of(
     """What a session calls in place of the model's own functions; None for PyTorch.
 
     Raises:
-        ConfigError: if OpenVINO is asked for and cannot run this model here.
+        ConfigError: if there is no such backend, or OpenVINO is asked for and cannot run this model here.
     """
+    if backend not in get_args(Backend):
+        raise ConfigError(f"there is no backend {backend!r}; there are: {', '.join(get_args(Backend))}")
     if backend == "torch":
         return None
     from dreamdojo.rollout.openvino import OpenVINOPrograms, cannot_run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -37,8 +37,10 @@ def choose_compute(device: Device = "auto", precision: Precision = "auto") -> Co
     """Pick a device and a precision.
 
     Raises:
-        ConfigError: if the device asked for is not there.
+        ConfigError: if there is no such device, or it is not there.
     """
+    if device not in get_args(Device):
+        raise ConfigError(f"there is no device {device!r}; there are: {', '.join(get_args(Device))}")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     name = next(kind for kind, there in available.items() if there) if device == "auto" else device
     if not available[name]:

@@ -181,7 +181,7 @@ def test_an_episode_that_is_not_there_leaves_no_file(robot, tmp_path, capsys):
 def test_one_place_to_write_to_and_the_extra_are_needed(tmp_path, monkeypatch):
     for file, spawn in ((None, False), (tmp_path / "a.rrd", True)):
         with (
-            pytest.raises(ConfigError, match=r"either a file to write .* or --spawn"),
+            pytest.raises(ConfigError, match=r"a file to write .* or --spawn"),
             viewing("x", file=file, spawn=spawn),
         ):
             pass
