@@ -10,8 +10,8 @@ from benchmarks.results_page import results_page
 ROOT = Path(__file__).parents[1]
 REAL_NOTE = (
     " Real recordings: DROID film as unlabelled video, a Unitree G1 as the robot; their clips come from 3 episodes "
-    "only, so their intervals are narrower than they should be; that run shared the machine "
-    "with other work."
+    "only, so their intervals are narrower than they should be; these runs shared the machine "
+    "with other work, and the second took the first one's latent actions."
 )
 FEW = 30
 """Below so many clips a figure says how many it is of."""
@@ -19,6 +19,7 @@ NAMES = {
     "simulated": "simulated, from the shipped foundation",
     "from_scratch": "simulated, from scratch",
     "real": "real recordings, from scratch",
+    "real_taef2": "the same over TAEF2, 128 px",
 }
 
 

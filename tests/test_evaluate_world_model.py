@@ -123,6 +123,34 @@ def test_the_held_out_episodes_are_those_that_posttraining_leaves_out(robot):
     assert len(held_out_episodes(dataset, test_fraction=0.3, camera=None, everything=True).indices) == 6
 
 
+def test_recordings_for_training_are_not_judged_on(robot):
+    dataset = open_dataset(robot)
+    for episode in (declared := open_dataset(robot)).episodes:
+        episode.meta["split"] = "train"
+    with pytest.raises(ConfigError, match="its episodes are for training"):
+        held_out_episodes(declared, test_fraction=0.5, camera=None, everything=True)
+    assert held_out_episodes(dataset, test_fraction=0.5, camera=None, everything=True).indices
+
+
+def test_video_without_actions_is_refused_by_that_name(run_folder, tmp_path):
+    film = open_dataset(record(tmp_path / "human", robot=False, episodes=1))
+    with pytest.raises(ConfigError, match="has no actions"):
+        open_sessions(find_models(run_folder)[1], film, device="cpu", steps=None, tile=None)
+
+
+def test_probes_learn_from_other_recordings(robot, run_folder, capsys):
+    with pytest.raises(SystemExit):
+        evaluate(run_folder, "--robot", robot, "--all-episodes", "--probes", robot)
+    assert "probes learn from other recordings" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_clips_of_few_episodes_are_said_to_be_alike(robot, run_folder, tmp_path):
+    for clips, said in ((6, False), (8, True)):
+        out = tmp_path / str(clips)
+        evaluate(run_folder, "--robot", robot, "--all-episodes", "--clips", clips, "--horizon", 4, "--out", out)
+        assert ("clips of one episode are alike" in (out / "report.html").read_text()) == said
+
+
 def test_clips_are_the_recorded_frames_and_whole_steps_of_the_models(robot, run_folder):
     dataset = open_dataset(robot)
     episodes = held_out_episodes(dataset, test_fraction=0.5, camera=None, everything=False)

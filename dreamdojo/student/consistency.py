@@ -25,7 +25,7 @@ from dreamdojo.training.fit import Step, TrainingState, averaged_weights
 from dreamdojo.world_model.dit import KeyValue
 from dreamdojo.world_model.model import WorldModel
 from dreamdojo.world_model.sample import SamplerConfig
-from dreamdojo.world_model.train import WorldModelTraining, all_latents
+from dreamdojo.world_model.train import WorldModelTraining, all_latents, draw_contrast, with_contrast
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Given:
 
     clean: Tensor
     shown: Tensor
-    """The frames as context for later ones: a little noisy where `context_noise` asks for it."""
+    """The frames as context for later ones: noisy, or of another contrast, where the training asks for it."""
     previous: Tensor
     """The frame before each, as context."""
     chunk: Tensor
@@ -115,6 +115,8 @@ def draw_given(
     starts = torch.rand(b, generator=generator, device=device) < data.start_fraction
     level = data.context_noise * torch.rand(b, 1, 1, 1, 1, generator=generator, device=device)
     shown = latent + level * torch.randn(latent.shape, generator=generator, device=device)
+    if data.context_contrast > 0:
+        shown = with_contrast(shown, *draw_contrast(b, data.context_contrast, generator, device))
     first = torch.where(starts[:, None, None, None], shown[:, 1], shown[:, 0])
     has_action = torch.ones(b, t, device=device)
     has_action[:, 0] = (~starts).float()

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreamdojo.dataset.windows import Arrays, Source, Windows, WindowSampler
@@ -48,6 +49,9 @@ class WorldModelTraining:
     """Share of windows that are treated as the start of a recording."""
     context_noise: float = 0.0
     """Largest standard deviation of noise on clean latents that the model is given, so that it mends its own drift."""
+    context_contrast: float = 0.0
+    """Largest relative change of contrast, of the whole and of detail, in what the model is given of a window. A
+    rollout that sharpens a little does so in every frame; a model that has seen such frames leads back."""
     own_context: float = 0.0
     """Share of context frames that are the model's own predictions, so that it mends what it will do to itself in a
     rollout; costs a third more. The predictions are made in one step from the true context."""
@@ -188,6 +192,10 @@ def corrupt(
         blur = level * torch.randn(latent.shape, generator=generator, device=device)
         noisy = torch.where(given[..., None, None, None], noisy + blur[:, 1:], noisy)
         previous = previous + blur[:, :-1]
+    if training.context_contrast > 0:
+        factors = draw_contrast(b, training.context_contrast, generator, device)
+        noisy = torch.where(given[..., None, None, None], with_contrast(noisy, *factors), noisy)
+        previous = with_contrast(previous, *factors)
     first = torch.where(starts[:, None, None, None], noisy[:, 0], previous[:, 0])
     previous = torch.cat([first[:, None], previous[:, 1:]], dim=1)
 
@@ -212,6 +220,24 @@ def corrupt(
         condition_mask=None,
         text=model.context(b),
     )
+
+
+def draw_contrast(
+    batch: int, largest: float, generator: torch.Generator, device: torch.device
+) -> tuple[Float[Tensor, "b 1 1 1 1"], Float[Tensor, "b 1 1 1 1"]]:
+    """Factors on the contrast of the whole and of detail, each within `1 - largest` and `1 + largest`."""
+    drawn = torch.rand(2, batch, 1, 1, 1, 1, generator=generator, device=device)
+    whole, detail = 1 + largest * (2 * drawn - 1)
+    return whole, detail
+
+
+def with_contrast(
+    latent: Float[Tensor, "b t c h w"], whole: Float[Tensor, "b 1 1 1 1"], detail: Float[Tensor, "b 1 1 1 1"]
+) -> Float[Tensor, "b t c h w"]:
+    """`whole * (smooth + detail * (latent - smooth))`, smooth being the mean of 3 x 3 latent pixels."""
+    smooth = torch.nn.functional.avg_pool2d(latent.flatten(0, 1), 3, stride=1, padding=1, count_include_pad=False)
+    smooth = smooth.unflatten(0, latent.shape[:2])
+    return whole * (smooth + detail * (latent - smooth))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from dreamdojo.errors import ConfigError
 from dreamdojo.rollout.session import Session
 from dreamdojo.tokenizer.model import Tokenizer
 from dreamdojo.tokenizer.rgbd import RGBDTokenizer
-from dreamdojo.training.device import Compute
+from dreamdojo.training.device import Compute, choose_compute
 from dreamdojo.world import Observation
 from dreamdojo.world_model.sample import SamplerConfig
 from tests.tiny import CPU, PUSHER, tiny_rgbd_tokenizer, tiny_tokenizer, tiny_world_model
@@ -109,6 +109,13 @@ def test_what_it_cannot_run_is_refused_by_name_and_left_to_pytorch_by_auto(monke
     assert "openvino" not in repr(session("auto"))
     with pytest.raises(ConfigError, match=r'needs `pip install "dreamdojo\[openvino\]"`'):
         session("openvino")
+
+
+def test_backends_and_devices_that_do_not_exist_are_named():
+    with pytest.raises(ConfigError, match="there is no backend 'tensorrt'; there are: auto, torch, openvino"):
+        session("tensorrt")
+    with pytest.raises(ConfigError, match="there is no device 'gpu'; there are: auto, cuda, mps, cpu"):
+        choose_compute("gpu")  # pyright: ignore[reportArgumentType]
 
 
 def test_what_does_not_compile_is_said_and_computed_by_pytorch(monkeypatch):
