@@ -53,7 +53,7 @@ def test_a_policy_is_trained_and_judged_in_model_and_dojo(data: Path, tmp_path: 
 @pytest.mark.slow
 def test_recordings_give_starts_without_truth(data: Path, tmp_path: Path) -> None:
     own = ["--success", "tests.test_evaluate_policy:brighter", "--out", str(tmp_path)]
-    amount = ["--starts", "2", "--batch", "2", "--steps", "2", "--all-episodes"]
+    amount = ["--starts", "2", "--batch", "2", "--steps", "2", "--test-fraction", "0.5"]
     main(["evaluate", "policy", "nano", "--policies", "random", "--robot", str(data), *own, *amount])
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["policies"][0]["truth"] is None and found["agreement"] == {}
