@@ -49,11 +49,11 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) -e '.[dojo,play]'
+	$(PIP) -e '.[dojo,play,openvino]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) -e '.[dojo,play,dev]'
+	$(PIP) -e '.[dojo,play,openvino,dev]'
 	$(PIP) --no-deps openpi-client==0.1.2  # judges our side of its protocol; it asks for an older numpy than it needs
 	@touch $@
 

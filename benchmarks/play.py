@@ -1,7 +1,7 @@
 """Drive `dreamdojo play` in headless Chromium: `python benchmarks/play.py [--run RUN] [--shot PNG]`.
 
-Adds the arm `play` to `benchmarks/results/demo.json`: the dream beside the dojo under a held key, in real time and at
-full speed. Needs Debian's chromium and the `playwright` package.
+Adds the arm `play` (`play_openvino` with that backend) to `benchmarks/results/demo.json`: the dream beside the dojo
+under a held key, in real time and at full speed. Needs Debian's chromium and the `playwright` package.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ def main() -> None:
     parser.add_argument("--run", default="runs/benchmark")
     parser.add_argument("--shot", default="")
     parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--backend", choices=("torch", "openvino"), default="torch", help="what computes the dream")
     arguments = parser.parse_args()
     command = [sys.executable, "-m", "dreamdojo", "play", "nano", "--run", arguments.run, "--port", "0"]
+    command += ["--backend", arguments.backend]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
     try:
         assert server.stderr is not None
         address = next(m.group() for line in server.stderr if (m := re.search(r"http://\S+", line)))
-        write("play", drive(address, arguments.seconds, arguments.shot))
+        arm = "play" if arguments.backend == "torch" else f"play_{arguments.backend}"
+        write(arm, drive(address, arguments.seconds, arguments.shot))
     finally:
         server.terminate()
         server.wait()
