@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from dreamdojo.evaluation.report import (
 from dreamdojo.evaluation.rollouts import COPY, TRUTH
 from dreamdojo.metrics import Interval
 
+interval = Interval.from_json
 QUIET = (COPY, TRUTH)
 LABELS = {
     "pose_error": "Pose error of objects (px)",
@@ -268,7 +268,7 @@ def _kinds_table(summary: Summary, kinds: Sequence[str], key: str, heading: str,
         cells = []
         for name in kinds:
             by_horizon = summary[name][branch][key][arm]
-            cells.append(_interval(by_horizon[FAR if FAR in by_horizon else list(by_horizon)[-1]]))
+            cells.append(interval(by_horizon[FAR if FAR in by_horizon else list(by_horizon)[-1]]))
         rows.append(Row(label=arm, cells=tuple(cells), quiet=arm in QUIET))
     return Table(columns=(heading, *kinds), rows=tuple(rows))
 
@@ -279,7 +279,7 @@ def _lower_table(summary: Summary, kinds: Sequence[str], key: str, heading: str)
     rows = []
     for arm in against:
         found = [summary[name]["own"][key]["lower by"].get(arm) for name in kinds]
-        rows.append(Row(label=arm, cells=tuple(None if x is None else _interval(x, 100) for x in found)))
+        rows.append(Row(label=arm, cells=tuple(None if x is None else interval(x).scaled(100) for x in found)))
     return Table(
         columns=(f"{heading}, touched: ours is lower by (%), than", *kinds),
         rows=tuple(rows),
@@ -294,7 +294,7 @@ def _curves(rows: Mapping[str, Any], heading: str) -> Curves:
     horizons = _horizons(rows)
     return Curves(
         x=tuple(float(h) for h in horizons),
-        lines={arm: tuple(_interval(by_horizon[h]) for h in horizons) for arm, by_horizon in arms.items()},
+        lines={arm: tuple(interval(by_horizon[h]) for h in horizons) for arm, by_horizon in arms.items()},
         quiet=tuple(arm for arm in arms if arm in QUIET),
         x_label="frames after the last given one",
         y_label=heading,
@@ -303,11 +303,6 @@ def _curves(rows: Mapping[str, Any], heading: str) -> Curves:
 
 def _horizons(rows: Mapping[str, Any]) -> list[str]:
     return list(next(by_horizon for arm, by_horizon in rows.items() if arm != "lower by"))
-
-
-def _interval(plain: Mapping[str, Any], scale: float = 1.0) -> Interval:
-    ends = {name: math.nan if plain[name] is None else scale * plain[name] for name in ("mean", "low", "high")}
-    return Interval(**ends, count=plain["count"], level=plain["level"])
 
 
 def _label(key: str) -> str:

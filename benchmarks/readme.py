@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 REAL_NOTE = (
     " Real recordings: DROID film as unlabelled video, a Unitree G1 as the robot; their clips come from 3 episodes "
     "only, so their intervals are narrower than they should be; these runs shared the machine "
-    "with other work, and the second took the first one's latent actions."
+    "with other work, and the second ran on one thread and took the first one's latent actions."
 )
 FEW = 30
 """Below so many clips a figure says how many it is of."""

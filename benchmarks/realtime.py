@@ -22,18 +22,17 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.arms import today
 from benchmarks.pretraining_ablation import datasets, recordings
 from benchmarks.realtime_report import realtime_report
 from dreamdojo import foundation, stages
@@ -524,7 +523,6 @@ def brief(cell: Mapping[str, Any]) -> str:
 
 def write(cells: dict[str, Any], arguments: argparse.Namespace, bench: Bench) -> None:
     """Everything so far into the results file and the run's `report.html`."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     conditions = {
         "machine": f"{platform.machine()}, {arguments.threads} threads, {bench.compute.reason}",
         "preset": "nano",
@@ -534,7 +532,7 @@ def write(cells: dict[str, Any], arguments: argparse.Namespace, bench: Bench) ->
         "clips": len(bench.plan.truth),
         "teacher": "shipped" if arguments.teacher is None else "given",
     }
-    stored = {"name": "realtime", "commit": commit.stdout.strip(), "date": date.today().isoformat()}
+    stored = {"name": "realtime", **today()}
     write_json(RESULTS, {**stored, "conditions": conditions, "metrics": cells, "goals": goals(cells)})
     facts = (stored["date"], f"commit {stored['commit']}", conditions["machine"])
     page = realtime_report(cells, goals(cells), conditions=conditions, facts=facts)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.results_page import OPERATORS
 from dreamdojo.evaluation.report import (
     Block,
     Card,
@@ -21,6 +21,7 @@ from dreamdojo.evaluation.report import (
 from dreamdojo.evaluation.rollouts import COPY, TRUTH
 from dreamdojo.metrics import Interval
 
+interval = Interval.from_json
 QUIET = (COPY, TRUTH)
 LABELS = {
     "effector_error": "Gripper position error (px)",
@@ -31,7 +32,6 @@ LABELS = {
 }
 AHEAD = "8"
 """Frames ahead at which short clips are compared."""
-REACHED = {">=": lambda value, bound: value >= bound, "<=": lambda value, bound: value <= bound}
 
 Measured = Mapping[str, Any]
 """Name of a cell -> what was measured in it."""
@@ -67,7 +67,7 @@ def goal_cards(goals: Mapping[str, Mapping[str, Any]]) -> Cards:
     cards = []
     for name, goal in goals.items():
         value, aim = goal["value"], f"goal: {goal['op']} {goal['bound']:g}"
-        reached = value is not None and REACHED[goal["op"]](value, goal["bound"])
+        reached = value is not None and OPERATORS[goal["op"]](value, goal["bound"])
         cards.append(
             Card(
                 label=name,
@@ -106,14 +106,14 @@ def steps_section(cells: Measured) -> Section:
             for method, found in scores.get(metric, {}).items():
                 if method.endswith("steps") and not (world != "teacher" and method.startswith("teacher")):
                     name = method if world == "teacher" else f"{world}, {method}"
-                    rows.append(Row(label=name, cells=(_interval(found[AHEAD]["mean"]),), quiet=world == "teacher"))
+                    rows.append(Row(label=name, cells=(interval(found[AHEAD]["mean"]),), quiet=world == "teacher"))
         if rows:
             blocks.append(Table(columns=(label, f"{AHEAD} frames ahead"), rows=tuple(rows)))
     if (own := cells.get("nano128")) is not None:
         rows = [Row(label=backend, cells=(fps,)) for backend, fps in own["fps"].items()]
         blocks.append(Table(columns=("nano128: frames per second", f"{own['steps']} steps"), rows=tuple(rows)))
         rows = [
-            Row(label=f"{LABELS[metric]}: {method}", cells=(_interval(value),), quiet=method in QUIET)
+            Row(label=f"{LABELS[metric]}: {method}", cells=(interval(value),), quiet=method in QUIET)
             for metric, methods in own["at 8 frames"].items()
             if metric in LABELS
             for method, value in methods.items()
@@ -121,7 +121,10 @@ def steps_section(cells: Measured) -> Section:
         blocks.append(Table(columns=("nano128: quality", "8 frames ahead"), rows=tuple(rows)))
     if (both := cells.get("backends")) is not None:
         rows = [
-            Row(label=f"{LABELS[metric]}: {name}", cells=tuple(_interval(found[h]["mean"]) for h in ("1", "8", "16")))
+            Row(
+                label=f"{LABELS[metric]}: {name}",
+                cells=tuple(interval(found[h]["mean"]) for h in ("1", "8", "16")),
+            )
             for metric in LABELS
             for name, found in both.get(metric, {}).items()
             if name not in QUIET
@@ -140,9 +143,7 @@ def arms_section(cells: Measured) -> Section:
         for name, cell in arms.items():
             found = cell["scores"].get(metric, {}).get("2 steps")
             if found is not None:
-                rows.append(
-                    Row(label=name, cells=tuple(_interval(found[h]["minus teacher"]) for h in ("1", "8", "16")))
-                )
+                rows.append(Row(label=name, cells=tuple(interval(found[h]["minus teacher"]) for h in ("1", "8", "16"))))
         if rows:
             blocks.append(
                 Table(
@@ -170,7 +171,7 @@ def budget_section(cells: Measured, seconds: float) -> Section:
             keys = [*(f"budget, {name}, {share:g}" for share in shares), f"arm, {name}"]
             found = [cells[key]["scores"].get(metric, {}).get("2 steps") for key in keys if key in cells]
             if len(found) == len(shares) + 1 and all(row is not None for row in found):
-                lines[name] = tuple(_interval(row[AHEAD]["mean"]) for row in found)
+                lines[name] = tuple(interval(row[AHEAD]["mean"]) for row in found)
         if lines:
             figures.append(
                 Curves(
@@ -197,7 +198,7 @@ def seeds_section(cells: Measured) -> Section:
         for seed, cell in runs.items():
             found = [cell[way]["scores"].get(metric, {}).get("2 steps") for way in ways]
             if all(row is not None for row in found):
-                rows.append(Row(label=f"seed {seed}", cells=tuple(_interval(row[AHEAD]["mean"]) for row in found)))
+                rows.append(Row(label=f"seed {seed}", cells=tuple(interval(row[AHEAD]["mean"]) for row in found)))
         if rows:
             blocks.append(Table(columns=(f"{LABELS[metric]}, {AHEAD} frames ahead", *ways), rows=tuple(rows)))
     return Section(title="Seed by seed", lead="Is a good student luck?", blocks=tuple(blocks))
@@ -211,7 +212,7 @@ def endurance_section(cells: Measured) -> Section:
     figures = [
         Curves(
             x=tuple(float(h) for h in next(iter(methods.values()))),
-            lines={name: tuple(_interval(one) for one in rows.values()) for name, rows in methods.items()},
+            lines={name: tuple(interval(one) for one in rows.values()) for name, rows in methods.items()},
             quiet=tuple(name for name in methods if name in QUIET),
             x_label="frames after the last given one",
             y_label=LABELS[metric],
@@ -221,18 +222,16 @@ def endurance_section(cells: Measured) -> Section:
     ]
     worlds = [name for name in ("teacher", "student") if name in found]
     rows = [
-        Row(label=f"{kind}, {when}", cells=tuple(_interval(found[world][kind][when]) for world in worlds))
+        Row(label=f"{kind}, {when}", cells=tuple(interval(found[world][kind][when]) for world in worlds))
         for kind in ("colour", "energy")
         for when in ("early", "late")
     ]
     rows += [
-        Row(label=f"at rest: {name}", cells=tuple(_interval(found[world]["stillness"][name]) for world in worlds))
+        Row(
+            label=f"at rest: {name}",
+            cells=tuple(interval(found[world]["stillness"][name]) for world in worlds),
+        )
         for name in found[worlds[0]]["stillness"]
     ]
     blocks = (CurveGrid(figures=tuple(figures)), Table(columns=("Drift", *worlds), rows=tuple(rows), decimals=3))
     return Section(title="A minute", lead="Every frame is predicted from the predictions before it.", blocks=blocks)
-
-
-def _interval(plain: Mapping[str, Any]) -> Interval:
-    ends = {name: math.nan if plain[name] is None else plain[name] for name in ("mean", "low", "high")}
-    return Interval(**ends, count=plain["count"], level=plain["level"])

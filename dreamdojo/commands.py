@@ -48,6 +48,16 @@ class Command:
 
 
 @dataclass(kw_only=True)
+class ModelCommand(Command):
+    """A command without a preset whose first word is a model: a folder, or the name of one that ships."""
+
+    @classmethod
+    def preset_and_rest(cls, arguments: Sequence[str]) -> tuple[None, list[str]]:
+        """No preset: a name that comes first is a model's."""
+        return None, list(arguments)
+
+
+@dataclass(kw_only=True)
 class PresetCommand(Command):
     """A command that follows a preset and works in a run folder."""
 

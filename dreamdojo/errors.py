@@ -40,3 +40,9 @@ class SimulationError(DreamDojoError, RuntimeError):
 
 class TrainingDiverged(DreamDojoError, ArithmeticError):
     """A loss or gradient that is not finite; the weights are those from before the bad step."""
+
+
+def brief(error: Exception) -> str:
+    """Somebody else's error in a line: its class, and the first line of its message if it has one."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -28,7 +28,7 @@ from dreamdojo.apps.policy_eval.success import (
     known_outcomes,
     replay,
 )
-from dreamdojo.commands import Command, console, open_robot, train_and_test
+from dreamdojo.commands import Command, ModelCommand, console, open_robot, train_and_test
 from dreamdojo.dataset.cache import SideCache
 from dreamdojo.dataset.frames import cache_frames
 from dreamdojo.dataset.read import Dataset
@@ -118,7 +118,7 @@ class TrainPolicy(Command):
 
 
 @dataclass(kw_only=True)
-class EvaluatePolicy(Command):
+class EvaluatePolicy(ModelCommand):
     """Let policies act in a world model from real first frames; writes `report.html` and `results.json`."""
 
     model: tyro.conf.Positional[Path]
@@ -176,11 +176,6 @@ class EvaluatePolicy(Command):
     """CPU threads; all cores by default."""
     workers: int = 2
     """Processes that decode video."""
-
-    @classmethod
-    def preset_and_rest(cls, arguments: object) -> tuple[None, list[str]]:
-        """No preset: a name that comes first is a model's."""
-        return None, list(arguments)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     def run(self) -> None:
         """Evaluate."""

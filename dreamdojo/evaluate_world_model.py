@@ -11,7 +11,7 @@ import dataclasses
 import math
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 import tyro
 
 import dreamdojo
-from dreamdojo.commands import Command, console, open_robot, train_and_test
+from dreamdojo.commands import ModelCommand, console, open_robot, train_and_test
 from dreamdojo.dataset.frames import cache_frames
 from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import resample
@@ -54,7 +54,7 @@ LEAST_CONTEXT = 4
 
 
 @dataclass(kw_only=True)
-class EvaluateWorldModel(Command):
+class EvaluateWorldModel(ModelCommand):
     """Score world models on held-out episodes of a robot's dataset; writes `report.html` and `results.json`."""
 
     model: tyro.conf.Positional[Path]
@@ -96,11 +96,6 @@ class EvaluateWorldModel(Command):
     """Where to compute."""
     threads: int | None = None
     """CPU threads; all cores by default."""
-
-    @classmethod
-    def preset_and_rest(cls, arguments: Sequence[str]) -> tuple[None, list[str]]:
-        """No preset: a name that comes first is a model's."""
-        return None, list(arguments)
 
     def run(self) -> None:
         """Evaluate."""

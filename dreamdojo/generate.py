@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +11,14 @@ import tyro
 
 import dreamdojo
 from dreamdojo.apps.generate import generate
-from dreamdojo.commands import Command, console, open_robot
+from dreamdojo.commands import ModelCommand, console, open_robot
 from dreamdojo.files import write_json
-from dreamdojo.presets import Preset
 from dreamdojo.training.device import Device
 from dreamdojo.training.progress import progress_line
 
 
 @dataclass(kw_only=True)
-class Generate(Command):
+class Generate(ModelCommand):
     """Predict a recorded episode from its first frame and its actions; writes videos and `metrics.json`."""
 
     model: tyro.conf.Positional[Path]
@@ -49,11 +47,6 @@ class Generate(Command):
     """Where to compute."""
     threads: int | None = None
     """CPU threads; all cores by default."""
-
-    @classmethod
-    def preset_and_rest(cls, arguments: Sequence[str]) -> tuple[Preset | None, list[str]]:
-        """No preset: a leading name is that of a model that ships."""
-        return None, list(arguments)
 
     def run(self) -> None:
         """Predict."""

@@ -42,7 +42,7 @@ class Play(PresetCommand):
     steps: int | None = None
     """Denoising steps per frame; by default those the model was made for."""
     backend: Backend = "auto"
-    """What computes: PyTorch, or on a CPU OpenVINO, twice as fast and seconds later; auto takes it where installed."""
+    """What computes: PyTorch, or on a CPU OpenVINO, faster after some seconds; auto takes it where installed."""
     host: str = "127.0.0.1"
     """Address to listen on; only this machine by default."""
     port: int = 8642

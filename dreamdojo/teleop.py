@@ -119,7 +119,7 @@ class Teleop(PresetCommand):
     steps: int | None = None
     """Denoising steps per frame; by default those the model was made for."""
     backend: Backend = "auto"
-    """What computes: PyTorch, or on a CPU OpenVINO, twice as fast and seconds later; auto takes it where installed."""
+    """What computes: PyTorch, or on a CPU OpenVINO, faster after some seconds; auto takes it where installed."""
     leader: str = ""
     """Type in lerobot of a leader arm that gives the commands, e.g. `so101_leader`."""
     leader_port: str = ""
@@ -155,7 +155,7 @@ class Teleop(PresetCommand):
             link = LinkSettings.of_round_trip(self.round_trip, fps=robot.fps, jitter=self.jitter, loss=self.loss)
             recorder = None
             if self.record is not None:
-                told = {"robot": asdict(self.robot), "safeguards": asdict(self.safeguards), **self._model_told()}
+                told = {"robot": asdict(self.robot), "safeguards": asdict(self.safeguards), **self._model_told(session)}
                 recorder = stack.enter_context(
                     contextlib.closing(
                         Recorder(
@@ -204,7 +204,7 @@ class Teleop(PresetCommand):
             None if folder is None else load_session(folder, steps=self.steps, device=self.device, backend=self.backend)
         )
 
-    def _model_told(self) -> dict[str, Any]:
+    def _model_told(self, session: Session | None) -> dict[str, Any]:
         folder = self.model_folder() if self.overlay == "model" else None
         return {
             "overlay": self.overlay,
@@ -212,7 +212,7 @@ class Teleop(PresetCommand):
             "model_hash": None if folder is None else model_hash(folder),
             "device": self.device,
             "denoising_steps": self.steps,
-            "backend": self.backend,
+            "backend": None if session is None else session.backend,
         }
 
     def _starts(self, session: Session | None, robot: Robot) -> tuple[list[Start], dict[str, PlayWorld]]:
@@ -395,7 +395,7 @@ class TeleopReplay(Command):
                     folder,
                     steps=told.get("denoising_steps"),
                     device=told["device"],
-                    backend=told.get("backend", "torch"),
+                    backend=told.get("backend") or "torch",
                 )
             predictor = make_predictor(told["overlay"], robot, session) if self.predictions else None
             safeguards = Safeguards(**told["safeguards"])

@@ -7,8 +7,8 @@ means "this clip has no such number" and is left out; `Interval.count` says how 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
@@ -49,6 +49,16 @@ class Interval:
         """Plain numbers for a file; NaN becomes None."""
         numbers = {"mean": self.mean, "low": self.low, "high": self.high, "level": self.level}
         return {name: x if math.isfinite(x) else None for name, x in numbers.items()} | {"count": self.count}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Interval:
+        """What `to_json` gave."""
+        ends = {name: math.nan if plain[name] is None else plain[name] for name in ("mean", "low", "high")}
+        return cls(**ends, count=plain["count"], level=plain["level"])
+
+    def scaled(self, factor: float) -> Interval:
+        """In another unit; `factor` is positive."""
+        return replace(self, mean=factor * self.mean, low=factor * self.low, high=factor * self.high)
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"

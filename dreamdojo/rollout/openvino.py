@@ -1,4 +1,4 @@
-"""Live rollouts on a CPU with OpenVINO: the numbers of PyTorch in a fraction of the time.
+"""Live rollouts on a CPU with OpenVINO: the numbers of PyTorch in less time.
 
 A small model spends most of a frame between its operations and not in them. Two functions are called with the same
 shapes frame after frame, and become programs in which all of that is fused:

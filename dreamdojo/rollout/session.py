@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dreamdojo.dataset.actions import relative_actions
 from dreamdojo.dataset.embodiment import Embodiment
-from dreamdojo.errors import CheckpointError, ConfigError, DataError
+from dreamdojo.errors import CheckpointError, ConfigError, DataError, brief
 from dreamdojo.nn.patches import actions_to_chunks
 from dreamdojo.rollout.dream import Draw, DreamState, Programs, dream_of
 from dreamdojo.tokenizer.depth import DepthCoding
@@ -111,7 +111,7 @@ class Session:
         unit = "frame" if self._model.config.dit.causal else "clip"
         batch = 0 if self._now is None else self._now.dream.batch
         size = "x".join(map(str, self.size))
-        fast = ", openvino" if self._programs else ""
+        fast = f", {self.backend}" if self._programs else ""
         seen = f"{size} px" if self._coding is None else f"{size} px with depth"
         rates = f"{self.fps:g} fps, {steps} steps a {unit}"
         return f"Session({self._embodiment.name}, {seen}, {rates}, batch {batch}{fast})"
@@ -145,6 +145,11 @@ class Session:
         """Denoise with so many steps from now on, e.g. with fewer to keep up with the clock; forks keep theirs."""
         if steps != self.sampler.steps:
             self._dream = dream_of(self._model, self._tokenizer, replace(self.sampler, steps=steps), self._programs)
+
+    @property
+    def backend(self) -> Backend:
+        """What computes its frames."""
+        return "openvino" if self._programs else "torch"
 
     @property
     def reference_compatible(self) -> bool:
@@ -384,8 +389,8 @@ def load_session(
         device: Where to run.
         tile: Side of the tiles, in pixels, in which a Wan tokenizer works, so that it needs less memory; by default it
             takes whole frames.
-        backend: What computes: `torch`; `openvino`, a few times faster for a small model on a CPU, after some seconds
-            of compiling; `auto` for OpenVINO where it is installed and can run the model.
+        backend: What computes: `torch`; `openvino`, faster for a small model on a CPU, after some seconds of
+            compiling; `auto` for OpenVINO where it is installed and can run the model.
 
     Large weights stay as they are stored (bfloat16, memory-mapped); small ones are computed with in float32.
 
@@ -440,7 +445,7 @@ def programs_of(
         try:
             return OpenVINOPrograms(model, tokenizer, sampler, compute)
         except Exception as error:  # what a foreign compiler cannot do shows itself as one of many kinds
-            reason = f"cannot compile this model: {str(error).strip().splitlines()[0]}"
+            reason = f"cannot compile this model: {brief(error)}"
             if backend == "auto":
                 warnings.warn(f"the backend openvino {reason}. PyTorch computes instead.", stacklevel=2)
     if backend == "auto":

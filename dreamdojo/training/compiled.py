@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dreamdojo.errors import brief
 from dreamdojo.training.distributed import HasShards
 
 
@@ -37,7 +38,7 @@ def compiler_fault() -> str | None:
     try:
         torch.compile(_trial)(torch.ones(4, requires_grad=True)).sum().backward()
     except Exception as error:  # a missing compiler or header shows itself as one of many kinds
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        return brief(error)
     return None
 
 

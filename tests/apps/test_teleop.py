@@ -509,7 +509,7 @@ def test_a_replay_denoises_as_the_session_did(tmp_path, monkeypatch):
     monkeypatch.setattr(teleop, "model_hash", lambda folder: "the model's")
     monkeypatch.setattr(teleop, "load_session", lambda folder, **options: asked.update(options))
     monkeypatch.setattr(teleop, "make_predictor", lambda overlay, robot, session: None)
-    told = teleop.Teleop(preset=NANO, folder=tmp_path, steps=1, backend="torch")._model_told()
+    told = teleop.Teleop(preset=NANO, folder=tmp_path, steps=1)._model_told(None)
     told |= {"robot": {"kind": "dojo"}, "safeguards": {}, "fps": 10.0, "shown": size}
     recorder = Recorder(tmp_path / "session", fps=10, embodiment=ARM, size=size, shown=size, about=told)
     tele = teleoperation(robot)

@@ -6,8 +6,9 @@ import pytest
 import scipy.stats
 import torch
 
-from dreamdojo.errors import DataError
+from dreamdojo.errors import DataError, brief
 from dreamdojo.metrics import (
+    Interval,
     bootstrap_interval,
     explained_variance,
     mean_interval,
@@ -111,3 +112,16 @@ def test_r2_by_hand():
 
 def test_r2_is_negative_for_what_is_worse_than_the_mean():
     assert r2_score(torch.tensor([[9.0], [9.0]]), torch.tensor([[0.0], [1.0]])).item() < 0
+
+
+def test_an_interval_comes_back_from_its_plain_numbers_and_in_another_unit():
+    interval = Interval(mean=0.5, low=0.25, high=0.75, count=4)
+    assert Interval.from_json(interval.to_json()) == interval
+    assert interval.scaled(100) == Interval(mean=50, low=25, high=75, count=4)
+    nothing = Interval.from_json(Interval(mean=1.0, low=math.nan, high=math.nan, count=1).to_json())
+    assert nothing.mean == 1.0 and math.isnan(nothing.low) and math.isnan(nothing.high)
+
+
+def test_somebody_elses_error_in_a_line():
+    assert brief(RuntimeError("first\nsecond")) == "RuntimeError: first"
+    assert brief(AssertionError()) == "AssertionError", "an error may have no message"

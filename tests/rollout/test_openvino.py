@@ -123,7 +123,7 @@ def test_what_does_not_compile_is_said_and_computed_by_pytorch(monkeypatch):
         raise RuntimeError("no such operation\nand much more")
 
     monkeypatch.setattr("dreamdojo.rollout.openvino.Program", fails)
-    with pytest.warns(UserWarning, match="cannot compile this model: no such operation. PyTorch computes instead"):
+    with pytest.warns(UserWarning, match="model: RuntimeError: no such operation. PyTorch computes instead"):
         world = session("auto")
     live(world, 1)
     with pytest.raises(ConfigError, match="no such operation"):

@@ -287,8 +287,7 @@ def _judges(comparison: Comparison, errors: Mapping[str, JudgeError]) -> Section
 def _percent(interval: Interval | None) -> Interval:
     if interval is None:
         return Interval(mean=math.nan, low=math.nan, high=math.nan, count=0)
-    ends = {end: 100 * getattr(interval, end) for end in ("mean", "low", "high")}
-    return Interval(**ends, count=interval.count, level=interval.level)
+    return interval.scaled(100)
 
 
 def _p(found: Agreement) -> str:
