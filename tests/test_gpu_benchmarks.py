@@ -152,8 +152,8 @@ def test_patterns_choose_arms_and_a_wrong_one_is_said():
 
 def test_a_state_is_taken_apart_and_put_together_again():
     a, b, c = torch.zeros(1, 1, 1, 1, 1), torch.ones(1, 1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)
-    state = (RolloutState(c, (KeyValue(a, b),)), "words", ())
-    assert [tensor.item() for tensor in tensors_of(state)] == [2, 0, 1]
+    state = (RolloutState(c, c, (KeyValue(a, b),)), "words", ())
+    assert [tensor.item() for tensor in tensors_of(state)] == [2, 2, 0, 1]
     doubled = with_tensors(state, iter([2 * tensor for tensor in tensors_of(state)]))
-    assert [tensor.item() for tensor in tensors_of(doubled)] == [4, 0, 2] and doubled[1:] == ("words", ())
+    assert [tensor.item() for tensor in tensors_of(doubled)] == [4, 4, 0, 2] and doubled[1:] == ("words", ())
     assert Graphed(lambda x: x + 1, a, setting=QUICK)(b).item() == 2

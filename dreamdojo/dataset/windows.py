@@ -56,8 +56,10 @@ class WindowSampler:
         batch_size: int,
         seed: int,
         strides: Sequence[int] = (1,),
+        reference: str | None = None,
     ) -> None:
-        """Prepare the draw.
+        """Prepare the draw. With `reference`, a key, one row of it comes along as `reference`: any of the episode up to
+        the window's first.
 
         Raises:
             ConfigError: if no weight is positive.
@@ -67,6 +69,7 @@ class WindowSampler:
         if not self.sources:
             raise ConfigError("expected at least one source with a positive weight, got none")
         self.length, self.batch_size, self.seed, self.strides = length, batch_size, seed, tuple(strides)
+        self.reference = reference
         self._shares = np.array([source.weight for source in self.sources]) / sum(s.weight for s in self.sources)
         span = (length - 1) * max(self.strides) + 1
         self._cumulative: list[np.ndarray] = []
@@ -91,10 +94,15 @@ class WindowSampler:
                 index = int(np.searchsorted(cumulative, position, side="right"))
                 start = position - (int(cumulative[index - 1]) if index else 0)
                 stride = int(random.choice(self.strides))
+                episode = source.episodes[index]
                 rows = slice(start, start + (self.length - 1) * stride + 1, stride)
-                into = samples.setdefault(source.embodiment, {key: [] for key in source.episodes[index]})
-                for key, array in source.episodes[index].items():
-                    into[key].append(torch.from_numpy(array[rows].copy()))
+                drawn = {key: array[rows] for key, array in episode.items()}
+                if self.reference is not None:
+                    earlier = int(random.integers(start + 1))
+                    drawn["reference"] = episode[self.reference][earlier : earlier + 1]
+                into = samples.setdefault(source.embodiment, {key: [] for key in drawn})
+                for key, array in drawn.items():
+                    into[key].append(torch.from_numpy(array.copy()))
         return Windows(
             {name: {key: torch.stack(parts) for key, parts in keys.items()} for name, keys in samples.items()}
         )

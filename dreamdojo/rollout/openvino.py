@@ -69,7 +69,8 @@ class OpenVINOPrograms:
         rows, columns = (side // tokenizer.spatial_factor for side in model.config.size)
         frame = (2, 1, config.latent_channels, rows, columns)
         cached = (2, self._past, rows * columns // config.patch_size**2, config.num_heads, config.head_dim)
-        shapes = [frame, (2, 1, config.dim), (2, 1, 3 * config.dim), *([frame] if config.previous_latent else [])]
+        shapes = [frame, (2, 1, config.dim), (2, 1, 3 * config.dim)]
+        shapes += [frame] * config.previous_latent + [(2, *frame[2:])] * config.reference_latent
         shapes += [cached] * (2 * config.num_blocks)
         self._pass = Program(_Pass(model.dit), [torch.zeros(shape) for shape in shapes], compute)
         with torch.no_grad():
@@ -84,14 +85,24 @@ class OpenVINOPrograms:
         *,
         has_action: Float[Tensor, "b t"],
         previous: Float[Tensor, "b t c h w"] | None = None,
+        reference: Float[Tensor, "b c h w"] | None = None,
         text: Tensor | None = None,
         past: Sequence[KeyValue] | None = None,
     ) -> tuple[Tensor, list[KeyValue]]:
         """`DiT.forward`."""
         if not past or past[0].key.shape[1] != self._past:
-            return self._dit(noisy, sigma, action, has_action=has_action, previous=previous, text=text, past=past)
+            return self._dit(
+                noisy,
+                sigma,
+                action,
+                has_action=has_action,
+                previous=previous,
+                reference=reference,
+                text=text,
+                past=past,
+            )
         e, shared = self._dit.embed(sigma, action, has_action)
-        given = [noisy, e, shared, *([] if previous is None else [previous])]
+        given = [noisy, e, shared, *(latent for latent in (previous, reference) if latent is not None)]
         prediction, *own = self._pass(*given, *(tensor for kv in past for tensor in (kv.key, kv.value)))
         return prediction, [KeyValue(*pair) for pair in zip(own[::2], own[1::2], strict=True)]
 
@@ -113,10 +124,11 @@ class _Pass(nn.Module):
         self.dit = dit
 
     def forward(self, *given: Tensor) -> Any:
-        noisy, e, shared, *rest = given
-        previous, past = (rest[0], rest[1:]) if self.dit.config.previous_latent else (None, rest)
+        noisy, e, shared, *past = given
+        previous = past.pop(0) if self.dit.config.previous_latent else None
+        reference = past.pop(0) if self.dit.config.reference_latent else None
         pairs = [KeyValue(*pair) for pair in zip(past[::2], past[1::2], strict=True)]
-        prediction, own = self.dit.transform(noisy, e, shared, previous=previous, past=pairs)
+        prediction, own = self.dit.transform(noisy, e, shared, previous=previous, reference=reference, past=pairs)
         return (prediction, *(tensor for kv in own for tensor in (kv.key, kv.value)))
 
 

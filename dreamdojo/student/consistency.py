@@ -25,7 +25,7 @@ from dreamdojo.training.fit import Step, TrainingState, averaged_weights
 from dreamdojo.world_model.dit import KeyValue
 from dreamdojo.world_model.model import WorldModel
 from dreamdojo.world_model.sample import SamplerConfig
-from dreamdojo.world_model.train import WorldModelTraining, all_latents, draw_contrast, with_contrast
+from dreamdojo.world_model.train import WorldModelTraining, all_latents, draw_contrast, reference_of, with_contrast
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Given:
     """The frames as context for later ones: noisy, or of another contrast, where the training asks for it."""
     previous: Tensor
     """The frame before each, as context."""
+    reference: Tensor | None
+    """`b c h w`, an earlier frame, for models that take one."""
     chunk: Tensor
     """`b t kl` conditioning."""
     has_action: Tensor
@@ -121,7 +123,14 @@ def draw_given(
     has_action = torch.ones(b, t, device=device)
     has_action[:, 0] = (~starts).float()
     previous = torch.cat([first[:, None], shown[:, 1:-1]], dim=1)
-    return Given(clean=latent[:, 1:], shown=shown[:, 1:], previous=previous, chunk=chunk, has_action=has_action)
+    return Given(
+        clean=latent[:, 1:],
+        shown=shown[:, 1:],
+        previous=previous,
+        reference=reference_of(model, batch, starts, latent[:, 1]),
+        chunk=chunk,
+        has_action=has_action,
+    )
 
 
 def cache_of(model: WorldModel, given: Given, written: Tensor, grain: Tensor) -> list[KeyValue]:
@@ -132,6 +141,7 @@ def cache_of(model: WorldModel, given: Given, written: Tensor, grain: Tensor) ->
         given.chunk,
         has_action=given.has_action,
         previous=given.previous if model.config.dit.previous_latent else None,
+        reference=given.reference,
         text=model.context(len(given.clean)),
     )
     return own
@@ -149,6 +159,7 @@ def predict(model: WorldModel, given: Given, past: Sequence[KeyValue], noisy: Te
             given.chunk[:, one],
             has_action=given.has_action[:, one],
             previous=given.previous[:, one] if config.previous_latent else None,
+            reference=given.reference,
             text=model.context(len(noisy)),
             past=[KeyValue(kv.key[:, oldest:index], kv.value[:, oldest:index]) for kv in past]
             if oldest < index

@@ -189,7 +189,13 @@ def warm_up(
     fit(
         student,
         step,
-        WindowSampler(sources, length=length, batch_size=training.fit.batch_size, seed=training.fit.seed),
+        WindowSampler(
+            sources,
+            length=length,
+            batch_size=training.fit.batch_size,
+            seed=training.fit.seed,
+            reference="latent" if student.config.dit.reference_latent else None,
+        ),
         config=training.fit,
         folder=folder,
         compute=compute,

@@ -62,11 +62,12 @@ def clean_prediction(
     chunk: Float[Tensor, "b t kl"],
     noise: Float[Tensor, "b t c h w"],
     t: Float64[Tensor, " b"],
+    reference: Float[Tensor, "b c h w"] | None = None,
 ) -> Float[Tensor, "b t c h w"]:
     """What a model takes the noisy clip for, when told that its first frame is `given`; that frame comes back as it is.
 
     `chunk` has one row per latent frame, the first without meaning. A model that takes the previous latent sees the
-    clip's own, and `given` before the second.
+    clip's own, and `given` before the second; one that takes a reference, `reference` or else `given`.
     """
     config = model.config.dit
     angle = t[:, None].repeat(1, clip.shape[1])
@@ -86,6 +87,7 @@ def clean_prediction(
         c.noise.to(clip),
         chunk,
         previous=before if config.previous_latent else None,
+        reference=(given if reference is None else reference) if config.reference_latent else None,
         condition_mask=is_given if config.mask_channels else None,
         text=model.context(len(clip)),
     )

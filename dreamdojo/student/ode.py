@@ -105,6 +105,7 @@ def regression_step(
             sigma,
             chunk,
             previous=torch.cat([latent[:, :1], end[:, :-1]], dim=1) if student.config.dit.previous_latent else None,
+            reference=latent[:, 0] if student.config.dit.reference_latent else None,
             text=student.context(b, dropped),
         )
         output = output.float()

@@ -100,6 +100,8 @@ class Rollout:
     """`b w kl`; row 0 has no meaning."""
     given: Tensor
     """`b c h w`, what teacher and critic are given."""
+    first: Tensor
+    """`b c h w`, the real frame that the rollout began with."""
 
 
 def roll(
@@ -143,7 +145,7 @@ def roll(
             truth = critic_clip(truth, tokenizer, training.window)
         made = torch.cat([first, made[:, first_judged:]], dim=1)
     given = truth[:, 0] if training.given == "truth" else made[:, 0].detach()
-    return Rollout(made, truth, chunk[:, start:], given)
+    return Rollout(made, truth, chunk[:, start:], given, frames[0])
 
 
 def self_forcing_step(
@@ -171,7 +173,7 @@ def self_forcing_step(
         clip = end.made.detach()
 
         def judge(model: WorldModel) -> Tensor:
-            return clean_prediction(model, clip, end.given, end.chunk, noise, t)
+            return clean_prediction(model, clip, end.given, end.chunk, noise, t, end.first)
 
         if not is_student:
             loss, metrics = critic_loss(clip, judge(critic), t, training.noise_floor), {}

@@ -55,6 +55,9 @@ def pass_flops(config: DiTConfig, grid: Grid, *, frames: int, past: int = 0, tex
             "previous": torch.empty(1, frames, config.latent_channels, grid.rows, grid.columns)
             if config.previous_latent
             else None,
+            "reference": torch.empty(1, config.latent_channels, grid.rows, grid.columns)
+            if config.reference_latent
+            else None,
             "text": torch.empty(1, text_tokens, config.text_features or config.text_dim) if config.text_dim else None,
             "past": [KeyValue(kept, kept)] * config.num_blocks if past else None,
         }

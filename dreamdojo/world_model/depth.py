@@ -45,14 +45,13 @@ def add_depth(model: WorldModel, channels: int) -> WorldModel:
 
 def _with_columns(weight: Tensor, old: DiTConfig, wide: DiTConfig) -> Tensor:
     """The patch embedding `d (c p q)`, or a convolution `d c p q`, whose channels are the noisy latent's, the previous
-    one's, and the masks'."""
+    one's, the reference's, and the masks'."""
     columns = weight.reshape(len(weight), old.input_channels, -1)
     wider = columns.new_zeros(len(weight), wide.input_channels, columns.shape[2])
-    latents = range(2 if old.previous_latent else 1)
-    for group in latents:
+    for group in range(old.latents_per_frame):
         into, of = group * wide.latent_channels, group * old.latent_channels
         wider[:, into : into + old.latent_channels] = columns[:, of : of + old.latent_channels]
-    masks = old.input_channels - len(latents) * old.latent_channels
+    masks = old.input_channels - old.latents_per_frame * old.latent_channels
     if masks:
         wider[:, -masks:] = columns[:, -masks:]
     return wider.flatten(1) if weight.ndim == 2 else wider.unflatten(2, weight.shape[2:])

@@ -69,7 +69,9 @@ class DiTConfig:
     """With `causal`, how many frames a frame attends to, itself included; None is all earlier ones."""
     previous_latent: bool = False
     """Whether the previous latent frame stands beside the noisy one and is added to the predicted clean latent."""
-
+    reference_latent: bool = False
+    """Whether an earlier real latent frame, in a rollout the first, stands beside every noisy one, so that what was
+    seen once is not forgotten when the window has passed it."""
     convolution_width: int = 0
     """Channels of the convolutions before and behind the transformer, a multiple of 8; 0, as published, for none."""
     convolution_blocks: int = 2
@@ -89,6 +91,8 @@ class DiTConfig:
                 "previous_latent needs causal=True and prediction='clean': got "
                 f"causal={self.causal}, prediction={self.prediction!r}"
             )
+        if self.reference_latent and not self.causal:
+            raise ConfigError("reference_latent needs causal=True: whole clips begin with their first frame anyway")
         if self.text_features is not None and self.text_dim is None:
             raise ConfigError(f"text_features={self.text_features} needs a text_dim to be projected to")
 
@@ -105,7 +109,12 @@ class DiTConfig:
     @property
     def input_channels(self) -> int:
         """Channels that enter the patch embedding."""
-        return self.latent_channels * (2 if self.previous_latent else 1) + (2 if self.mask_channels else 0)
+        return self.latent_channels * self.latents_per_frame + (2 if self.mask_channels else 0)
+
+    @property
+    def latents_per_frame(self) -> int:
+        """Latent frames that enter the network as one: the noisy one, the previous one and the reference."""
+        return 1 + self.previous_latent + self.reference_latent
 
 
 @dataclass(frozen=True)
@@ -288,6 +297,7 @@ class DiT(nn.Module):
         *,
         has_action: Float[Tensor, "b t"] | None = None,
         previous: Float[Tensor, "b t c h w"] | None = None,
+        reference: Float[Tensor, "b c h w"] | None = None,
         condition_mask: Float[Tensor, "b t"] | None = None,
         padding_mask: Float[Tensor, "b hp wp"] | None = None,
         text: Float[Tensor, "b s dt"] | None = None,
@@ -302,6 +312,7 @@ class DiT(nn.Module):
             has_action: 1 where the frame has a chunk, 0 where it has none (the first frame of a recording);
                 by default all but frame 0, or all frames when `past` is given.
             previous: The latent frame before each one, for models with `previous_latent`.
+            reference: An earlier real latent frame, for models with `reference_latent`.
             condition_mask: 1 on frames that are given, for models with `mask_channels`.
             padding_mask: 1 on padded pixels, for models with `mask_channels`; zeros by default.
             text: Text features, raw if the model has a projection.
@@ -320,6 +331,7 @@ class DiT(nn.Module):
             e,
             shared,
             previous=previous,
+            reference=reference,
             condition_mask=condition_mask,
             padding_mask=padding_mask,
             text=text,
@@ -347,6 +359,7 @@ class DiT(nn.Module):
         shared: Float[Tensor, "b t d3"],
         *,
         previous: Float[Tensor, "b t c h w"] | None = None,
+        reference: Float[Tensor, "b c h w"] | None = None,
         condition_mask: Float[Tensor, "b t"] | None = None,
         padding_mask: Float[Tensor, "b hp wp"] | None = None,
         text: Float[Tensor, "b s dt"] | None = None,
@@ -354,7 +367,7 @@ class DiT(nn.Module):
     ) -> tuple[Float[Tensor, "b t c h w"], list[KeyValue]]:
         """Everything after `embed`; arguments and results are those of `forward`."""
         config = self.config
-        features = self._input_channels(noisy, previous, condition_mask, padding_mask)
+        features = self._input_channels(noisy, previous, reference, condition_mask, padding_mask)
         if self.stem is not None:
             features = self.stem(features, e)
         rows, columns = noisy.shape[-2] // config.patch_size, noisy.shape[-1] // config.patch_size
@@ -392,6 +405,7 @@ class DiT(nn.Module):
         self,
         noisy: Float[Tensor, "b t c h w"],
         previous: Float[Tensor, "b t c h w"] | None,
+        reference: Float[Tensor, "b c h w"] | None,
         condition_mask: Float[Tensor, "b t"] | None,
         padding_mask: Float[Tensor, "b hp wp"] | None,
     ) -> Float[Tensor, "b t ci h w"]:
@@ -404,6 +418,10 @@ class DiT(nn.Module):
             if previous is None:
                 raise DataError("this model takes the previous latent of every frame: expected `previous`, got None")
             channels.append(previous)
+        if config.reference_latent:
+            if reference is None:
+                raise DataError("this model takes an earlier real latent: expected `reference`, got None")
+            channels.append(reference[:, None].expand_as(noisy))
         if config.mask_channels:
             given = noisy.new_zeros(b, t) if condition_mask is None else condition_mask.to(noisy.dtype)
             channels.append(given[..., None, None, None].expand(b, t, 1, h, w))

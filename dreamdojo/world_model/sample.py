@@ -76,6 +76,8 @@ class RolloutState:
 
     last: Float[Tensor, "b c h w"]
     """The newest latent frame."""
+    first: Float[Tensor, "b c h w"]
+    """The first, a real one."""
     past: tuple[KeyValue, ...]
     """Keys and values of the newest frames, one entry per block, oldest first; at most window - 1 frames."""
 
@@ -87,12 +89,14 @@ class RolloutState:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All that is remembered."""
-        return (self.last, *(tensor for kv in self.past for tensor in (kv.key, kv.value)))
+        return (self.last, self.first, *(tensor for kv in self.past for tensor in (kv.key, kv.value)))
 
     def expand(self, n: int) -> RolloutState:
         """A state of batch 1 as one of batch `n`, in memory of its own."""
         return RolloutState(
-            copies(self.last, n), tuple(KeyValue(copies(kv.key, n), copies(kv.value, n)) for kv in self.past)
+            copies(self.last, n),
+            copies(self.first, n),
+            tuple(KeyValue(copies(kv.key, n), copies(kv.value, n)) for kv in self.past),
         )
 
 
@@ -235,13 +239,14 @@ class CausalSampler:
         *,
         has_action: float,
     ) -> tuple[Tensor, list[KeyValue]]:
-        uses_previous = self.model.config.dit.previous_latent
+        config = self.model.config.dit
         prediction, own = self._network(
             latent[:, None],
             sigma,
             chunk[:, None],
             has_action=torch.full_like(sigma, has_action),
-            previous=previous[:, None] if uses_previous else None,
+            previous=previous[:, None] if config.previous_latent else None,
+            reference=(state.first if state else latent) if config.reference_latent else None,
             text=self.model.context(len(latent)),
             past=state.past if state else None,
         )
@@ -257,7 +262,7 @@ class CausalSampler:
     def _roll(self, state: RolloutState | None, latent: Tensor, own: list[KeyValue]) -> RolloutState:
         """The state after a frame with these keys and values: the oldest beyond the sink make room for it."""
         if state is None:
-            return RolloutState(latent, tuple(own))
+            return RolloutState(latent, latent, tuple(own))
         kept = state.num_frames if self.window is None else max(self.window - 2, 0)  # beside the new one
         sink = min(self.sampler.sink, state.num_frames)
         newest = max(state.num_frames - kept, 0) + sink  # the first that is kept for being new
@@ -266,7 +271,8 @@ class CausalSampler:
             return torch.cat([old[:, :sink], old[:, newest:], new.to(old.dtype)], dim=1)
 
         pairs = zip(state.past, own, strict=True)
-        return RolloutState(latent, tuple(KeyValue(rolled(o.key, n.key), rolled(o.value, n.value)) for o, n in pairs))
+        past = tuple(KeyValue(rolled(o.key, n.key), rolled(o.value, n.value)) for o, n in pairs)
+        return RolloutState(latent, state.first, past)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 Two schemes. `per_frame`: each frame gets a noise level of its own; some are given clean (the context) and do not count
 in the loss. With probability `start_fraction` the first frame is treated as the start of a recording: clean, without
 action, and without a frame before it. For models that take the previous latent, a window holds one latent frame more
-than the model sees: the one before the first. `first_frame`, as published: all frames share one noise level, the first
+than the model sees: the one before the first. For models that take a reference, that is some earlier frame of the
+recording, or the start itself. `first_frame`, as published: all frames share one noise level, the first
 is given clean and marked by the condition mask, and the text is dropped now and then.
 """
 
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dreamdojo.dataset.windows import Arrays, Source, Windows, WindowSampler
@@ -81,6 +82,8 @@ class Corrupted:
     sigma: Tensor
     """`b t` noise levels; 0 on given frames."""
     previous: Tensor | None
+    reference: Tensor | None
+    """`b c h w`"""
     chunk: Tensor
     """`b t kl` conditioning."""
     has_action: Tensor
@@ -114,6 +117,7 @@ def train_world_model(
         length=training.window_length(model.config.dit),
         batch_size=training.fit.batch_size,
         seed=training.fit.seed,
+        reference="latent" if model.config.dit.reference_latent else None,
     )
     config = model.config.dit
     corrupted = corrupt if training.scheme == "per_frame" else corrupt_after_first
@@ -127,6 +131,7 @@ def train_world_model(
             given.chunk,
             has_action=given.has_action,
             previous=given.previous,
+            reference=given.reference,
             condition_mask=given.condition_mask,
             text=given.text,
         )
@@ -199,12 +204,13 @@ def corrupt(
     first = torch.where(starts[:, None, None, None], noisy[:, 0], previous[:, 0])
     previous = torch.cat([first[:, None], previous[:, 1:]], dim=1)
 
+    reference = reference_of(model, batch, starts, clean[:, 0])
     has_action = torch.ones(b, t, device=device)
     has_action[:, 0] = (~starts).float()
     if training.own_context > 0:
         level = sample_sigma((b, t), shift=training.shift, generator=generator, device=device)
         start = interpolate(clean, torch.randn(clean.shape, generator=generator, device=device), level).noisy
-        own = own_predictions(model, start, level, chunk, has_action, previous)
+        own = own_predictions(model, start, level, chunk, has_action, previous, reference)
         chosen = ((rand(b, t) < training.own_context) & (has_action > 0))[..., None, None, None]
         noisy = torch.where(chosen & given[..., None, None, None], own, noisy)
         previous = torch.cat([previous[:, :1], torch.where(chosen[:, :-1], own[:, :-1], previous[:, 1:])], dim=1)
@@ -214,6 +220,7 @@ def corrupt(
         noise=noise,
         sigma=sigma,
         previous=previous if model.config.dit.previous_latent else None,
+        reference=reference,
         chunk=chunk,
         has_action=has_action,
         counts=(~given).float(),
@@ -242,7 +249,13 @@ def with_contrast(
 
 @torch.no_grad()
 def own_predictions(
-    model: WorldModel, noisy: Tensor, sigma: Tensor, chunk: Tensor, has_action: Tensor, previous: Tensor
+    model: WorldModel,
+    noisy: Tensor,
+    sigma: Tensor,
+    chunk: Tensor,
+    has_action: Tensor,
+    previous: Tensor,
+    reference: Tensor | None,
 ) -> Tensor:
     """What the model says of every frame in one step, each from its own noise level; `b t c h w`, float32."""
     prediction, _ = model.dit(
@@ -251,6 +264,7 @@ def own_predictions(
         chunk,
         has_action=has_action,
         previous=previous if model.config.dit.previous_latent else None,
+        reference=reference,
         text=model.context(len(noisy)),
     )
     torch.clear_autocast_cache()  # weights that were cast without a gradient are not for the training step
@@ -283,6 +297,7 @@ def corrupt_after_first(
         noise=noise,
         sigma=sigma,
         previous=None,
+        reference=None,
         chunk=chunk,
         has_action=1 - is_given,
         counts=1 - is_given,
@@ -305,9 +320,21 @@ def _state(samples: Mapping[str, Tensor], device: torch.device) -> Tensor | None
     return samples["state"][:, 0].to(device).float() if "state" in samples else None
 
 
-def all_latents(batch: Windows, device: torch.device) -> Tensor:
+def all_latents(batch: Windows, device: torch.device, key: Literal["latent", "reference"] = "latent") -> Tensor:
     """The latents of a batch, all embodiments together, in float32."""
-    return torch.cat([samples["latent"].to(device).float() for samples in batch.by_embodiment.values()])
+    return torch.cat([samples[key].to(device).float() for samples in batch.by_embodiment.values()])
+
+
+def reference_of(
+    model: WorldModel, batch: Windows, starts: Bool[Tensor, " b"], first: Float[Tensor, "b c h w"]
+) -> Float[Tensor, "b c h w"] | None:
+    """What stands beside the frames of each window: where it is a start its `first` frame, else the drawn earlier one.
+
+    None for models that take none.
+    """
+    if not model.config.dit.reference_latent:
+        return None
+    return torch.where(starts[:, None, None, None], first, all_latents(batch, first.device, "reference")[:, 0])
 
 
 def motion_emphasis(latent: Tensor, emphasis: float) -> Tensor | float:

@@ -60,6 +60,7 @@ def live(world, k):
     "setting",
     [
         {"k": 4, "convolution_width": 8},
+        {"reference_latent": True},
         {"previous_latent": False, "prediction": "velocity", "window": 2},
         {"window": 1, "sampler": SamplerConfig(steps=1, commit="last_step", solver="renoise")},
         {"window": 5, "sampler": SamplerConfig(steps=2, window=3, sink=1)},

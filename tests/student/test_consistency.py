@@ -15,7 +15,7 @@ DATA = WorldModelTraining(fit=FitConfig(steps=1, batch_size=2, learning_rate=1.0
 
 
 def batch(length=6, index=0):
-    return WindowSampler([latent_source()], length=length, batch_size=2, seed=0)(index)
+    return WindowSampler([latent_source()], length=length, batch_size=2, seed=0, reference="latent")(index)
 
 
 def given(model):
@@ -23,8 +23,9 @@ def given(model):
 
 
 @torch.no_grad()
-def test_a_frame_is_predicted_from_what_a_rollout_would_have_cached():
-    model = tiny_world_model()
+@pytest.mark.parametrize("changes", [{}, {"reference_latent": True}])
+def test_a_frame_is_predicted_from_what_a_rollout_would_have_cached(changes):
+    model = tiny_world_model(**changes)
     window = given(model)
     zero = torch.zeros(window.clean.shape[:2])
     noisy, sigma = torch.randn(window.clean.shape), torch.full_like(zero, 0.7)

@@ -102,8 +102,9 @@ def test_under_autocast_the_passes_without_gradient_do_not_take_it_from_the_last
     assert torch.cosine_similarity(*gradients, dim=0) > 0.99
 
 
-def test_each_network_learns_in_its_turn_alone():
-    both, teacher = StudentAndCritic(calm(), calm()), calm(dim=36)
+@pytest.mark.parametrize("changes", [{}, {"reference_latent": True}])
+def test_each_network_learns_in_its_turn_alone(changes):
+    both, teacher = StudentAndCritic(calm(**changes), calm(**changes)), calm(dim=36, **changes)
     step = self_forcing_step(both, teacher, SELF, sampler=STUDENT, schedule=TEACHER, device=torch.device("cpu"))
     batch = WindowSampler([latent_source()], length=6, batch_size=2, seed=0)(0)
     for index in range(4):

@@ -15,11 +15,12 @@ PUBLISHED = {
 }
 
 
+REFERENCE = {"reference_latent": True}
 CONVOLUTIONS = {"convolution_width": 8, "convolution_blocks": 1}
 
 
 @pytest.mark.parametrize(
-    "options", [RESIDUAL, PUBLISHED, {"previous_latent": False}, CONVOLUTIONS, PUBLISHED | CONVOLUTIONS]
+    "options", [RESIDUAL, PUBLISHED, {"previous_latent": False}, REFERENCE, CONVOLUTIONS, PUBLISHED | CONVOLUTIONS]
 )
 @torch.no_grad()
 def test_what_the_model_says_of_rgb_is_the_same_whatever_depth_is(options):
@@ -29,11 +30,15 @@ def test_what_the_model_says_of_rgb_is_the_same_whatever_depth_is(options):
     random = torch.Generator().manual_seed(0)
     sigma, action = torch.rand(2, 3, generator=random), torch.randn(2, 3, LATENT_DIM, generator=random)
     noisy, previous = (torch.randn(2, 3, 6, 4, 4, generator=random) for _ in range(2))
+    reference = torch.randn(2, 6, 4, 4, generator=random)
     mask = torch.ones(2, 3) if model.config.dit.mask_channels else None
 
     def says(network, channels):
         given = previous[:, :, :channels] if model.config.dit.previous_latent else None
-        return network.dit(noisy[:, :, :channels], sigma, action, previous=given, condition_mask=mask)[0]
+        first = reference[:, :channels] if model.config.dit.reference_latent else None
+        return network.dit(noisy[:, :, :channels], sigma, action, previous=given, reference=first, condition_mask=mask)[
+            0
+        ]
 
     before, after = says(model, 4), says(wider, 6)
     assert torch.equal(after[:, :, :4], before)

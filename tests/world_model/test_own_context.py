@@ -38,7 +38,7 @@ def test_predicting_first_leaves_every_gradient_of_the_step(monkeypatch):
     model = tiny_world_model()
     with torch.autocast("cpu", torch.bfloat16):
         given = corrupted(model, 0.5)
-        arguments = {"has_action": given.has_action, "previous": given.previous}
+        arguments = {"has_action": given.has_action, "previous": given.previous, "reference": given.reference}
         own = own_predictions(model, given.noisy, given.sigma, given.chunk.detach(), **arguments)
         prediction, _ = model.dit(given.noisy, given.sigma, given.chunk, **arguments)
     assert not own.requires_grad

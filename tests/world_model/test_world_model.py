@@ -93,7 +93,7 @@ def test_a_frame_feels_its_own_action_and_only_from_then_on(changes):
     assert moved.tolist() == [[False, False, True, True], [False] * 4]
 
 
-@pytest.mark.parametrize(("k", "changes"), [(1, {}), (4, {}), (1, CONVOLUTIONS)])
+@pytest.mark.parametrize(("k", "changes"), [(1, {}), (4, {}), (1, CONVOLUTIONS), (1, {"reference_latent": True})])
 def test_cached_rollout_equals_the_uncached_one_also_after_the_window_rolls(k, changes):
     model = tiny_world_model(k, **changes)
     window = model.config.dit.window
@@ -119,6 +119,7 @@ def test_cached_rollout_equals_the_uncached_one_also_after_the_window_rolls(k, c
             sigma,
             torch.cat([chunks, chunk[:, None]], dim=1),
             previous=previous,
+            reference=latents[:, 0],
         )
     torch.testing.assert_close(cached, uncached[:, -1], atol=1e-5, rtol=1e-4)
 
