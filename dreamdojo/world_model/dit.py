@@ -70,8 +70,8 @@ class DiTConfig:
     previous_latent: bool = False
     """Whether the previous latent frame stands beside the noisy one and is added to the predicted clean latent."""
     reference_latent: bool = False
-    """Whether an earlier real latent frame, in a rollout the first, stands beside every noisy one, so that what was
-    seen once is not forgotten when the window has passed it."""
+    """Whether an earlier real latent frame, in a rollout the newest, stands beside every noisy one, so that what was
+    seen is not forgotten when the window has passed it."""
     convolution_width: int = 0
     """Channels of the convolutions before and behind the transformer, a multiple of 8; 0, as published, for none."""
     convolution_blocks: int = 2

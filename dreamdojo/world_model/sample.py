@@ -12,7 +12,7 @@ first frames of a rollout stay in the cache and stand directly before the newest
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -76,8 +76,8 @@ class RolloutState:
 
     last: Float[Tensor, "b c h w"]
     """The newest latent frame."""
-    first: Float[Tensor, "b c h w"]
-    """The first, a real one."""
+    reference: Float[Tensor, "b c h w"]
+    """The newest real one."""
     past: tuple[KeyValue, ...]
     """Keys and values of the newest frames, one entry per block, oldest first; at most window - 1 frames."""
 
@@ -89,13 +89,13 @@ class RolloutState:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All that is remembered."""
-        return (self.last, self.first, *(tensor for kv in self.past for tensor in (kv.key, kv.value)))
+        return (self.last, self.reference, *(tensor for kv in self.past for tensor in (kv.key, kv.value)))
 
     def expand(self, n: int) -> RolloutState:
         """A state of batch 1 as one of batch `n`, in memory of its own."""
         return RolloutState(
             copies(self.last, n),
-            copies(self.first, n),
+            copies(self.reference, n),
             tuple(KeyValue(copies(kv.key, n), copies(kv.value, n)) for kv in self.past),
         )
 
@@ -150,8 +150,8 @@ class CausalSampler:
     def append(
         self, state: RolloutState, latent: Float[Tensor, "b c h w"], chunk: Float[Tensor, "b kl"]
     ) -> RolloutState:
-        """Continue with a given latent frame that `chunk` led to."""
-        return self._pass_over(state, latent, state.last, chunk, has_action=1.0)
+        """Continue with a real latent frame that `chunk` led to; from here on it is the reference."""
+        return replace(self._pass_over(state, latent, state.last, chunk, has_action=1.0), reference=latent)
 
     @torch.no_grad()
     def predict(
@@ -204,7 +204,7 @@ class CausalSampler:
         """Continue with a predicted frame whose last step left the keys and values `own`; they carry no gradient."""
         latent = latent.detach()
         if self.sampler.commit == "extra_pass":
-            return self.append(state, latent, chunk)
+            return self._pass_over(state, latent, state.last, chunk, has_action=1.0)
         return self._roll(state, latent, [KeyValue(kv.key.detach(), kv.value.detach()) for kv in own])
 
     def _step(self, state: RolloutState, x: Tensor, index: int, chunk: Tensor) -> tuple[Tensor, list[KeyValue]]:
@@ -246,7 +246,7 @@ class CausalSampler:
             chunk[:, None],
             has_action=torch.full_like(sigma, has_action),
             previous=previous[:, None] if config.previous_latent else None,
-            reference=(state.first if state else latent) if config.reference_latent else None,
+            reference=(state.reference if state else latent) if config.reference_latent else None,
             text=self.model.context(len(latent)),
             past=state.past if state else None,
         )
@@ -272,7 +272,7 @@ class CausalSampler:
 
         pairs = zip(state.past, own, strict=True)
         past = tuple(KeyValue(rolled(o.key, n.key), rolled(o.value, n.value)) for o, n in pairs)
-        return RolloutState(latent, state.first, past)
+        return RolloutState(latent, state.reference, past)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Two schemes. `per_frame`: each frame gets a noise level of its own; some are given clean (the context) and do not count
 in the loss. With probability `start_fraction` the first frame is treated as the start of a recording: clean, without
 action, and without a frame before it. For models that take the previous latent, a window holds one latent frame more
-than the model sees: the one before the first. For models that take a reference, that is some earlier frame of the
+than the model sees: the one before the first. The reference, for models that take one, is any earlier frame of the
 recording, or the start itself. `first_frame`, as published: all frames share one noise level, the first
 is given clean and marked by the condition mask, and the text is dropped now and then.
 """

@@ -150,7 +150,7 @@ def test_64_forks_cost_64_windows_however_long_the_rollout_was():
         drive(world, chunks(n=5))
         window = world.num_bytes - anchor
         branch = world.fork(64)
-        room = 64 * (window + world._now.dream.rollout.first.nbytes) + anchor
+        room = 64 * (window + world._now.dream.rollout.reference.nbytes) + anchor
         assert branch.num_bytes <= room
         drive(branch, chunks(n=2, batch=64))
         costs.append(branch.num_bytes)

@@ -35,7 +35,7 @@ def test_a_frame_is_predicted_from_what_a_rollout_would_have_cached(changes):
     for index in range(1, window.clean.shape[1]):
         alone = sampler.clean(state, noisy[:, index], 0.7, window.chunk[:, index])
         torch.testing.assert_close(together[:, index], alone, atol=1e-5, rtol=1e-4)
-        state = sampler.append(state, window.clean[:, index], window.chunk[:, index])
+        state = sampler.commit(state, window.chunk[:, index], window.clean[:, index], [])
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A model that takes a reference sees an earlier frame of the same recording, in a rollout the first."""
+"""A model that takes a reference sees an earlier frame of the same recording, in a rollout the newest real one."""
 
 from dataclasses import replace
 
@@ -51,16 +51,17 @@ def test_a_window_that_is_a_start_has_itself_for_reference_and_others_the_drawn_
 
 
 @torch.no_grad()
-def test_a_rollout_keeps_its_first_frame_when_the_window_has_passed_it():
+def test_a_rollout_keeps_its_newest_real_frame_when_the_window_has_passed_it():
     model = tiny_world_model(reference_latent=True)
     sampler = CausalSampler(model, SamplerConfig(steps=1), model.config.dit.window)
     frames, chunks, noise = random(2, 6, 4, 4, 4), random(2, 6, LATENT_DIM, seed=1), random(2, 4, 4, 4, seed=2)
 
-    def last(first):
-        state = sampler.start(first)
+    def last(real):
+        state = sampler.append(sampler.start(frames[:, 0]), real, chunks[:, 0])
         for index in range(1, 6):
-            state = sampler.append(state, frames[:, index], chunks[:, index])
-        assert torch.equal(state.first, first) and torch.equal(state.expand(2).first, torch.cat([first, first]))
+            state = sampler.commit(state, chunks[:, index], frames[:, index], [])
+        assert torch.equal(state.reference, real)
+        assert torch.equal(state.expand(2).reference, torch.cat([real, real]))
         return sampler.clean(replace(state, past=unrelated), noise, 0.7, chunks[:, 0])
 
     unrelated = sampler.append(sampler.start(frames[:, 1]), frames[:, 2], chunks[:, 2]).past

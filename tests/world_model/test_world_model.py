@@ -105,7 +105,7 @@ def test_cached_rollout_equals_the_uncached_one_also_after_the_window_rolls(k, c
 
     state = sampler.start(latents[:, 0])
     for i in range(1, 7):
-        state = sampler.append(state, latents[:, i], chunks[:, i])
+        state = sampler.commit(state, chunks[:, i], latents[:, i], [])
         assert state.num_frames == min(i + 1, window - 1)
     chunk = torch.randn(2, LATENT_DIM * k, generator=random)
     cached = sampler.clean(state, noise, 0.7, chunk)
