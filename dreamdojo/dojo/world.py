@@ -101,6 +101,11 @@ class DojoWorld:
         return self._running()
 
     @property
+    def seed(self) -> int:
+        """Of the first scene."""
+        return self._running()[0].layout.seed
+
+    @property
     def trials(self) -> Sequence[Trial]:
         """The errand of each scene.
 

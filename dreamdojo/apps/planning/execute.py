@@ -1,4 +1,4 @@
-"""Plan, act, look, plan again: an errand of the dojo carried out by a decider that imagines in some world."""
+"""Plan, act, look, plan again: an errand carried out by a decider that imagines in some world."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from dreamdojo.apps.planning.imagine import imagine
 from dreamdojo.apps.planning.planner import Decider, Decision
 from dreamdojo.dojo.errands import Outcome
 from dreamdojo.dojo.simulation import UnstablePhysics
-from dreamdojo.dojo.world import DojoWorld
 from dreamdojo.files import write_json
 from dreamdojo.rollout.session import CAMERA, Session
 from dreamdojo.rollout.starts import fitted
@@ -47,6 +46,25 @@ class Mind(Protocol):
         ...
 
 
+@runtime_checkable
+class RealWorld(World, Protocol):
+    """A world in which something is to be done: the dojo with a task, or another simulator behind the same protocol."""
+
+    @property
+    def seed(self) -> int:
+        """Of the scene."""
+        ...
+
+    @property
+    def outcomes(self) -> Sequence[Outcome]:
+        """How the errand of each scene stands."""
+        ...
+
+    def rehearsal(self, *, pictures: bool = False) -> World:
+        """This very moment for trying things out, drawn only where asked to."""
+        ...
+
+
 class SessionMind:
     """A model: it is shown every real frame."""
 
@@ -72,7 +90,7 @@ class SimulatorMind:
     With `pictures` its branches are drawn, for objectives that look at frames; that is several times slower.
     """
 
-    def __init__(self, real: DojoWorld, *, pictures: bool = False) -> None:
+    def __init__(self, real: RealWorld, *, pictures: bool = False) -> None:
         self._real, self._pictures = real, pictures
 
     def begin(self, observation: Observation, *, seed: int) -> None:
@@ -125,7 +143,7 @@ class Episode:
 
 
 def carry_out(
-    real: DojoWorld,
+    real: RealWorld,
     first: Observation,
     mind: Mind,
     decider: Decider,
@@ -178,7 +196,7 @@ def carry_out(
         seen = _joined(parts)
         mind.observe(seen, planned[None, :taken])
     return Episode(
-        seed=real.simulations[0].layout.seed,
+        seed=real.seed,
         outcome=outcome,
         actions=count,
         decisions=tuple(decisions),
@@ -197,7 +215,7 @@ def write_episode(folder: Path, episode: Episode, fps: float, facts: dict[str, A
     write_json(folder / "plan.json", {**facts, **episode.to_json()})
 
 
-def _drawn(mind: Mind, real: DojoWorld) -> World:
+def _drawn(mind: Mind, real: RealWorld) -> World:
     world = mind.now()
     return world if world.cameras else real.rehearsal(pictures=True)
 

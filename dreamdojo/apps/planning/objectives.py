@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ class GoalImage:
     goal: UInt8[Tensor, "c h w"]
     """The picture."""
     embed: Embed
-    """`latents(tokenizer)`, `pixels`, or any network's features."""
+    """`latents(tokenizer)`, `pixels`, `pyramid`, or any network's features."""
     last: int = 1
     """Frames at the end that are compared."""
     camera: str = CAMERA
@@ -46,9 +47,12 @@ class GoalImage:
 
     def __call__(self, imagined: Imagined) -> Float[Tensor, " n"]:
         """Costs."""
-        frames = frames_of(imagined, self.camera)[:, -self.last :]
+        return self.distances(frames_of(imagined, self.camera)[:, -self.last :]).mean(dim=1)
+
+    def distances(self, frames: UInt8[Tensor, "n t c h w"]) -> Float[Tensor, "n t"]:
+        """How far each frame is from the picture."""
         seen = self.embed(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).flatten(2)
-        return (seen - self.embed(self.goal[None]).flatten()).square().mean(dim=(1, 2))
+        return (seen - self.embed(self.goal[None]).flatten()).square().mean(dim=2)
 
 
 def latents(tokenizer: nn.Module) -> Embed:
@@ -67,6 +71,16 @@ def latents(tokenizer: nn.Module) -> Embed:
 def pixels(pictures: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """The pictures themselves, in [0, 1]."""
     return unit_range(pictures)
+
+
+def pyramid(pictures: UInt8[Tensor, "n c h w"], *, levels: int = 4) -> Float[Tensor, "n p"]:
+    """The pictures and `levels - 1` coarser ones, each of half the side of the one before, all of equal weight.
+
+    Pixels only compare what overlaps; where a small thing is far from its place, the coarse pictures say so.
+    """
+    picture = unit_range(pictures)
+    parts = [2**level * F.avg_pool2d(picture, 2**level).flatten(1) for level in range(levels)]
+    return torch.cat(parts, dim=1)
 
 
 def features(network: Callable[[Tensor], Tensor]) -> Embed:
