@@ -43,6 +43,7 @@ from dreamdojo.apps.planning.objectives import Embed, GoalImage, frames_of, late
 from dreamdojo.apps.planning.planner import Decider, Decision, Fixed, Planner, always
 from dreamdojo.apps.planning.search import icem
 from dreamdojo.apps.planning.space import Knots
+from dreamdojo.errors import ConfigError
 from dreamdojo.files import write_json
 from dreamdojo.metrics import paired_interval, wilson_interval
 from dreamdojo.presets import NANO, Preset
@@ -82,7 +83,7 @@ PUBLISHED = {
 }
 """arXiv 2603.19312, and github.com/galilai-group/stable-worldmodel, issue 185."""
 DIFFERENCES = (
-    "Starts and goals come from a scripted pusher and from episodes that nothing was trained on; theirs from the 18,685 "
+    "Starts and goals come from episodes of a scripted pusher that nothing was trained on; theirs from the 18,685 "
     "expert episodes that their models are trained on.",
     "Trained on play of that script alone, and on as much of it as `minutes` says.",
     "gym-pusht 0.1.6: its T has sides of 30 and 120 pixels, theirs of 40 and 160; its table has an edge that targets "
@@ -113,13 +114,11 @@ class Sizes:
     """Actions of a candidate."""
     execute: int = 5
     """Actions between two plans."""
-    denoise: int = 2
-    """Steps in which the world model makes a frame."""
+    denoise: int = 1
+    """Steps in which the world model makes a frame; the table is not random, so one may do."""
 
 
-QUICK = Sizes(
-    minutes=0.4, tokenizer_steps=2, steps=2, episodes=1, candidates=4, iterations=1, horizon=10, execute=25, denoise=1
-)
+QUICK = Sizes(minutes=0.4, tokenizer_steps=2, steps=2, episodes=1, candidates=4, iterations=1, horizon=10, execute=25)
 
 
 def preset_of(sizes: Sizes) -> Preset:
@@ -215,6 +214,7 @@ class Bench:
 
     def mind_and_decider(self, arm: str, real: PushTWorld, number: int) -> tuple[Mind, Decider]:
         """Where an arm imagines, and what decides in it."""
+        from benchmarks.pusht_play import DRAWN
         from benchmarks.pusht_world import markers
 
         errand, body, sizes = real.errand, real.embodiment, self.sizes
@@ -227,12 +227,11 @@ class Bench:
             places = [there.effector_position, *there.object_poses[:, :3]]
             objective = Soonest(distances=partial(away, torch.from_numpy(np.stack(places)).float()))
         else:
-            in_model = arm != TRUE_PIXELS
-            picture = errand.picture.permute(1, 2, 0).numpy()
-            small = (
-                torch.from_numpy(resize(picture[None], NANO.size)[0]).permute(2, 0, 1) if in_model else errand.picture
+            size = (DRAWN, DRAWN) if arm == TRUE_PIXELS else self.session.size
+            picture = resize(errand.picture.permute(1, 2, 0).numpy()[None], size)[0]
+            goal = GoalImage(
+                goal=torch.from_numpy(picture).permute(2, 0, 1), embed=self.embed if arm == MODEL else pyramid
             )
-            goal = GoalImage(goal=small, embed=self.embed if arm == MODEL else pyramid)
             objective = Soonest(distances=partial(looked_at, goal))
         planner = Planner(
             space=always(Knots(embodiment=body, horizon=sizes.horizon)),
@@ -317,20 +316,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_queue(bench: Bench, given: argparse.Namespace, *, keep: bool) -> dict[str, Any]:
-    """Whatever is missing; returns the summary."""
+    """Whatever is missing; returns the summary.
+
+    Raises:
+        ConfigError: if the folder was begun with other sizes: only the number of episodes may change.
+    """
     file, sizes = bench.folder / "cells.json", bench.sizes
     bench.folder.mkdir(parents=True, exist_ok=True)
+    fixed = {name: size for name, size in asdict(sizes).items() if name != "episodes"}
+    stored = json.loads(file.read_text()) if file.exists() else {"sizes": fixed, "cells": {}}
+    if stored["sizes"] != fixed:
+        raise ConfigError(f"{bench.folder} was begun with {stored['sizes']}, not {fixed}. Use another --run folder.")
     if DATA in given.only:
         _ = bench.robot
     if TRAINING in given.only:
         _ = bench.session
-    cells: dict[str, list[dict]] = json.loads(file.read_text()) if file.exists() else {}
+    cells: dict[str, list[dict]] = stored["cells"]
     for arm in (arm for arm in ARMS if arm in given.only):
         rows = cells.setdefault(arm, [])
         with progress_line(arm) as report:
             for number in range(len(rows), sizes.episodes):
                 rows.append(bench.episode(arm, number))
-                write_json(file, cells)
+                write_json(file, stored)
                 report(len(rows), sizes.episodes, f"{sum(row['success'] for row in rows)} of {len(rows)} done")
     summary = summarise({arm: rows for arm, rows in cells.items() if rows})
     if keep and summary:

@@ -182,7 +182,7 @@ class PushTWorld:
 
 
 def _place(table: Table) -> np.ndarray:
-    return (table.moment.pusher[:2] * PIXEL).astype(np.float32)
+    return (table.pusher * PIXEL).astype(np.float32)
 
 
 def _stacked(rows: list[list[np.ndarray]]) -> Tensor:

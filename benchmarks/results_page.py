@@ -17,6 +17,7 @@ TITLES = {
     "parity": "The published code",
     "realtime": "Real time",
     "planning": "Planning",
+    "pusht": "Planning on gym-pusht",
     "policy_evaluation": "Policy evaluation",
     "teleop": "Teleoperation",
 }
@@ -226,6 +227,31 @@ def recipe(metrics: Mapping[str, Any]) -> list[str]:
     return parts
 
 
+def pusht(metrics: Mapping[str, Any]) -> list[str]:
+    """Every arm's success, and what it took."""
+    rows = [
+        (
+            arm,
+            str(found["success"]["count"]),
+            interval(found["success"]),
+            interval(found["success where the block has to move"]),
+            number(found["distance at the end, px"]),
+            number(found["seconds per decision"]),
+        )
+        for arm, found in metrics.items()
+        if "success" in found
+    ]
+    head = (
+        "arm",
+        "errands",
+        "success in 50 actions",
+        "block has to move",
+        "off at the end, px",
+        "seconds per decision",
+    )
+    return [rows_of(head, rows)]
+
+
 DEMO = ("psnr", "moving_psnr", "effector_error", "sharpness", "object_error", "moving_depth_error")
 SCENE = {
     "pose_error, contact": "touched",
@@ -250,6 +276,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "pretraining_ablation": pretraining,
     "physics": physics,
     "physics_long": physics,
+    "pusht": pusht,
 }
 
 

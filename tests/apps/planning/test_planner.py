@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dreamdojo.apps.planning.imagine import imagine
-from dreamdojo.apps.planning.objectives import GoalImage, latents, pixels, user_objective
+from dreamdojo.apps.planning.objectives import GoalImage, latents, pixels, pyramid, user_objective
 from dreamdojo.apps.planning.offline import score_offline
 from dreamdojo.apps.planning.planner import BestOf, Planner, always
 from dreamdojo.apps.planning.search import CEM
@@ -115,6 +115,16 @@ def test_a_goal_picture_costs_nothing_when_it_is_reached(kind):
     assert costs[1] < 1e-9 < 1e-6 < costs[0]
     with pytest.raises(ConfigError, match="frames of camera"):
         goal(replace(imagined, frames={}))
+
+
+def test_a_pyramid_sees_how_far_a_small_thing_is_where_pixels_do_not():
+    places = [8, 12, 18, 26]
+    pictures = torch.zeros(len(places), 3, 32, 32, dtype=torch.uint8)
+    for picture, place in zip(pictures, places, strict=True):
+        picture[:, 8:10, place : place + 2] = 255
+    flat, told = (GoalImage(goal=pictures[0], embed=embed).distances(pictures[None])[0] for embed in (pixels, pyramid))
+    assert flat[1] == flat[2] == flat[3] > 0
+    assert told[0] == 0 < told[1] < told[2] <= told[3]
 
 
 def test_an_objective_of_the_users_is_found_by_name_and_must_give_a_cost_for_each():
