@@ -73,13 +73,17 @@ def pixels(pictures: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     return unit_range(pictures)
 
 
-def pyramid(pictures: UInt8[Tensor, "n c h w"], *, levels: int = 4) -> Float[Tensor, "n p"]:
-    """The pictures and `levels - 1` coarser ones, each of half the side of the one before, all of equal weight.
+def pyramid(pictures: UInt8[Tensor, "n c h w"], *, levels: int = 5) -> Float[Tensor, "n p"]:
+    """The pictures, and their sums over windows of 2, 4, ... `2 ** (levels - 1)` pixels that overlap by half.
 
-    Pixels only compare what overlaps; where a small thing is far from its place, the coarse pictures say so.
+    Pixels only compare what overlaps; windows also say how far a small thing is from its place, up to their side. It
+    counts alike at every level, a large thing more at the coarse ones.
     """
     picture = unit_range(pictures)
-    parts = [2**level * F.avg_pool2d(picture, 2**level).flatten(1) for level in range(levels)]
+    parts = [picture.flatten(1)]
+    for side in (2**level for level in range(1, levels)):
+        means = F.avg_pool2d(picture, side, stride=side // 2, padding=side // 2, count_include_pad=False)
+        parts.append(side**2 / 2 * means.flatten(1))  # four windows hold each pixel
     return torch.cat(parts, dim=1)
 
 
