@@ -1,7 +1,7 @@
 """The vector form of `dreamdojo/World-v0` as Stable-Baselines3 wants it, so that its algorithms learn in a dream.
 
-    envs = gymnasium.make_vec("dreamdojo/World-v0", num_envs=16, vectorization_mode="vector_entry_point", reward=...)
-    PPO("MultiInputPolicy", StableBaselinesEnv(envs)).learn(50_000)
+envs = gymnasium.make_vec("dreamdojo/World-v0", num_envs=16, vectorization_mode="vector_entry_point", reward=...)
+PPO("MultiInputPolicy", StableBaselinesEnv(envs)).learn(50_000)
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class StableBaselinesEnv(VecEnv):
 
     def reset(self) -> Any:
         """Start anew, from what `seed` was last given or else from where the generators are."""
-        observation, _ = self.envs.reset(seed=None if None in self._seeds else self._seeds)
+        seed = self._seeds[0]
+        observation, _ = self.envs.reset(seed=seed)  # row i is seeded with seed + i, as `VecEnv.seed` says
         self._reset_seeds()
         return observation
 

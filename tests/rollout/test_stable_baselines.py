@@ -9,9 +9,9 @@ from tests.rollout.test_env import right, settings
 
 pytest.importorskip("stable_baselines3")
 
-from stable_baselines3 import PPO  # noqa: E402
+from stable_baselines3 import PPO
 
-from dreamdojo.rollout.stable_baselines import StableBaselinesEnv  # noqa: E402
+from dreamdojo.rollout.stable_baselines import StableBaselinesEnv
 
 
 def environment(**changes):
