@@ -15,7 +15,7 @@ one start are averaged before an interval over starts is taken, as they are not 
 
 A queue: eyes, every round of learning and every (arm, seed, split) are written when they end, and a rerun goes on;
 `--only ARM` does some arms. `report.html` in the run folder has the figure: success and return against steps in the
-dream, in the dream and in the dojo.
+dream, in the dream and in the dojo. It needs `pip install "dreamdojo[dojo,learning]"`.
 """
 
 from __future__ import annotations
@@ -356,13 +356,13 @@ def goals(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found = {}
     for split in SPLITS:
         row = metrics.get(split, {}).get(LEARNED, {})
-        values = {
-            f"{split}: success in the dojo": (row.get("dojo", {}).get("success", {}).get("mean"), WORKS),
-            f"{split}: success in the dojo minus untrained, lower end": (row.get("minus untrained", {}).get("low"), GAIN),
-            f"{split}: success in the dojo minus random, lower end": (row.get("minus random", {}).get("low"), GAIN),
-        }
+        values = {"success in the dojo": (row.get("dojo", {}).get("success", {}).get("mean"), WORKS)}
+        for arm in (UNTRAINED, RANDOM):
+            values[f"success in the dojo minus {arm}, lower end"] = (row.get(f"minus {arm}", {}).get("low"), GAIN)
         for key, (value, bound) in values.items():
-            found[key] = {"value": value, "bound": bound, "op": ">="} | ({"reason": "not run"} if value is None else {})
+            found[f"{split}: {key}"] = {"value": value, "bound": bound, "op": ">="} | (
+                {"reason": "not run"} if value is None else {}
+            )
     return found
 
 
