@@ -133,7 +133,7 @@ class Planned:
 
     shown: Demonstrations
     seed: int
-    steps: int = 1500
+    steps: int = 1000
     """Of the predictor."""
     candidates: int = 8
     """Of a round."""
@@ -406,13 +406,13 @@ class PushedAway:
 
 
 def push_around(place: Float[Tensor, " 2"], body: Embodiment, fps: float) -> Push:
-    """Pushes through an object at `place`, away from the body and a little to all sides."""
+    """Pushes from behind an object at `place` to somewhere around it: to its middle, often too short, and further."""
     x, y = place.tolist()
     return Push(
         embodiment=body,
         fps=fps,
-        centre=(x - BEHIND, y, x + BEHIND, y),
-        spread=(0.02, 0.03, 0.03, 0.05),
+        centre=(x - BEHIND, y, x, y),
+        spread=(0.02, 0.03, 0.06, 0.06),
         horizon=STEPS,
     )
 

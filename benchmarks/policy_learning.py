@@ -205,7 +205,7 @@ class Bench:
         return PPO(
             "MlpPolicy",
             self.dreams,
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             n_steps=per_update,
             batch_size=per_update * self.amounts.rows // 4,
             gamma=0.9,
@@ -386,7 +386,7 @@ def run_queue(bench: Bench, only: Sequence[str], *, keep: bool) -> dict[str, Any
         f"{HORIZON} actions at {bench.session.fps:g} per second",
         "seen by the policy": "gripper and mark in the picture, found by two networks; nothing else",
         "reward": "minus their distance after each action, on predicted frames",
-        "algorithm": "PPO of Stable-Baselines3, two layers of 64, learning rate 0.001, discount 0.9",
+        "algorithm": "PPO of Stable-Baselines3, two layers of 64, learning rate 0.002, discount 0.9",
         "splits": SPLITS,
         "eyes": str(bench.eyes.effector.error),
         **bench.made_of,

@@ -35,7 +35,7 @@ def test_each_row_goes_by_a_plan_of_its_own_in_a_world_that_is_not_the_planners(
     judge = tiny_session()
     trials = act(judge, policy, starts(), steps=4, seed=3)
     moved = trials.state[:, -1, 0] - trials.state[:, 0, 0]
-    assert moved[0] > 0.1 and moved[1] < -0.1
+    assert moved[0] > 0 > moved[1]
     again = act(tiny_session(), policy, starts(), steps=4, seed=3)  # `sides` is used up: the plans are known
     assert torch.equal(again.actions, trials.actions)
 
