@@ -7,7 +7,8 @@ bounds what a perfect world model would give with this judge.
 
 `POLICIES` is the list: kinds, demonstrators, minutes, widths and seeds differ, no two are checkpoints of one run, and
 it was fixed by a commit before anything was scored. Demonstrations are seeds of the train split, starts of test and
-ood_shape, so no policy has met a start.
+ood_shape, so no policy has met a start. They are eleven, the most whose permutations are all tried. The planner plans
+in a model of its own kind, weights and data; what it shares with the judged one is the tokenizer.
 
 A queue: data, policies and the reward model are made when they are missing, each portion of starts is written when it
 ends, and a rerun goes on; `--only NAME` does some policies, `--train-only` scores nothing.
@@ -28,8 +29,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from benchmarks.arms import finished, regression_config, regression_training
 from dreamdojo import foundation
+from dreamdojo.apps.planning.errands import BEHIND
+from dreamdojo.apps.planning.imagine import Imagined
+from dreamdojo.apps.planning.objectives import frames_of as frames_in
+from dreamdojo.apps.planning.planner import Planner, always
+from dreamdojo.apps.planning.policy import PlannedPolicy
+from dreamdojo.apps.planning.search import icem
+from dreamdojo.apps.planning.space import Push
 from dreamdojo.apps.policy_eval.compare import Comparison, Protocol, Score, compare, score_policy
 from dreamdojo.apps.policy_eval.report import policy_report
 from dreamdojo.apps.policy_eval.starts import Starts, dojo_starts
@@ -43,6 +54,12 @@ from dreamdojo.dojo.simulate import SimulateSettings, simulate
 from dreamdojo.dojo.simulation import Simulation
 from dreamdojo.dojo.truth import GroundTruth
 from dreamdojo.evaluate_policy import PIXELS, REWARD, frames_of, learn_to_judge
+from dreamdojo.evaluation.regression import (
+    LatentPredictor,
+    RegressionSession,
+    load_regression_session,
+    train_predictor,
+)
 from dreamdojo.evaluation.report import write_report
 from dreamdojo.evaluation.reward import JudgeError, RewardTraining
 from dreamdojo.files import write_json
@@ -54,13 +71,15 @@ from dreamdojo.policies.cloning import (
     demonstrations,
     train_policy,
 )
-from dreamdojo.policies.scripted import FinderConfig, ScriptedPush, ScriptedPushConfig, train_finder
+from dreamdojo.policies.scripted import FinderConfig, ObjectFinder, ScriptedPush, ScriptedPushConfig, train_finder
 from dreamdojo.policies.simple import RandomPolicy, ShakyPolicy
-from dreamdojo.rollout.session import CAMERA, Session, load_session
+from dreamdojo.presets import NANO
+from dreamdojo.rollout.session import CAMERA, Session, load_session, tokenizer_folder
+from dreamdojo.stages import Episodes, Run, link_model, robot_source
 from dreamdojo.training.checkpoint import model_hash
 from dreamdojo.training.device import choose_compute
 from dreamdojo.training.progress import progress_line
-from dreamdojo.world import Policy
+from dreamdojo.world import Observation, Policy
 
 NAME = "policy_evaluation"
 RESULTS = Path(__file__).parent / "results" / f"{NAME}.json"
@@ -106,13 +125,30 @@ class Scripted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Planned:
+    """Plans its push in a world model of its own: a deterministic predictor, trained on its own episodes.
+
+    Neither weights nor data are those of the model that judges; the tokenizer is.
+    """
+
+    shown: Demonstrations
+    seed: int
+    steps: int = 1000
+    """Of the predictor."""
+    candidates: int = 8
+    """Of a round."""
+    iterations: int = 2
+    """Rounds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Random:
     """Wandering actions."""
 
     strength: float = 0.5
 
 
-POLICIES: Mapping[str, Cloned | Scripted | Random] = {
+POLICIES: Mapping[str, Cloned | Scripted | Planned | Random] = {
     "cloned, 400 demonstrations": Cloned(shown=Demonstrations(episodes=400, first=1_000_000), seed=1),
     "cloned, 150 demonstrations": Cloned(shown=Demonstrations(episodes=150, first=1_010_000), seed=2),
     "cloned, 60 demonstrations": Cloned(shown=Demonstrations(episodes=60, first=1_020_000), seed=3),
@@ -128,7 +164,7 @@ POLICIES: Mapping[str, Cloned | Scripted | Random] = {
     ),
     "scripted": Scripted(config=ScriptedPushConfig(), seed=8),
     "scripted, aim off by 4 cm": Scripted(config=ScriptedPushConfig(aim_error=0.04, tremor=0.03), seed=9),
-    "scripted, stops early": Scripted(config=ScriptedPushConfig(aim_error=0.02, reach=0.0), seed=10),
+    "planner": Planned(shown=Demonstrations(episodes=300, first=1_070_000, task="push"), seed=11),
     "random": Random(),
 }
 LEARNED = tuple(name for name, each in POLICIES.items() if isinstance(each, Cloned))
@@ -214,7 +250,9 @@ class Bench:
         if isinstance(kind, Cloned):
             return self._cloned(name, kind)
         if isinstance(kind, Scripted):
-            return self._scripted(name, kind)
+            return ScriptedPush(self._finder(name, kind.seed), self.body, kind.config)
+        if isinstance(kind, Planned):
+            return self._planned(name, kind)
         return RandomPolicy(self.body, strength=kind.strength, chunk=self.session.actions_per_step)
 
     def _cloned(self, name: str, kind: Cloned) -> Policy:
@@ -244,22 +282,54 @@ class Bench:
         policy = ClonedPolicy(model, self.compute)
         return ShakyPolicy(policy, self.body, noise=kind.noise) if kind.noise else policy
 
-    def _scripted(self, name: str, kind: Scripted) -> Policy:
+    def _planned(self, name: str, kind: Planned) -> Policy:
+        dataset, session = self.shown(kind.shown), self.session
+        finder, world = self._finder(name, kind.seed), self._predictor(name, kind, dataset)
+        elites = max(2, kind.candidates // 4)
+        method = icem(candidates=kind.candidates, iterations=kind.iterations, elites=elites)
+
+        def decider_of(observation: Observation) -> Planner:
+            place = finder.find(observation.frames[CAMERA][:, -1])[0][0]
+            return Planner(
+                space=always(push_around(place, self.body, session.fps)),
+                method=method,
+                objective=PushedAway(finder=finder, place=place),
+            )
+
+        return PlannedPolicy(world, decider_of, length=STEPS)
+
+    def _predictor(self, name: str, kind: Planned, dataset: Dataset) -> RegressionSession:
+        """The planner's model, trained where it is missing."""
+        preset = replace(NANO, size=self.session.size, rate=self.session.fps)
+        run = Run(folder=self.folder / "planner", preset=preset, compute=self.compute, workers=self.workers)
+        link_model(tokenizer_folder(self.model), run.folder / "tokenizer")
+        training = regression_training(self.amounts.of(kind.steps), preset, kind.seed)
+        folder = run.folder / "predictor"
+        if not finished(folder, training.fit):
+            torch.manual_seed(kind.seed)
+            model = LatentPredictor(regression_config(preset, self.body))
+            indices = tuple(episode.index for episode in dataset.episodes)
+            source = robot_source(run, Episodes(dataset=dataset, indices=indices), self.body)
+            with progress_line(f"{name}: its model") as report:
+                train_predictor(model, training, [source], folder, compute=self.compute, report=report)
+        return load_regression_session(folder, device=self.compute.device.type)  # pyright: ignore[reportArgumentType]
+
+    def _finder(self, name: str, seed: int) -> ObjectFinder:
+        """What sees the object, for who does not learn to look by acting."""
         dataset = self.shown(FINDER)
         frames = frames_of(dataset, self.folder, rate=self.session.fps, size=self.session.size, workers=self.workers)
         truth = GroundTruth.open(dataset.root)
-        # each script sees a third of the scenes, drawn by its seed, so that their mistakes are their own
-        mine = np.random.default_rng(kind.seed).permutation(len(dataset.episodes))[: max(len(dataset.episodes) // 3, 2)]
-        finder = train_finder(
+        # each sees a third of the scenes, drawn by its seed, so that their mistakes are their own
+        mine = np.random.default_rng(seed).permutation(len(dataset.episodes))[: max(len(dataset.episodes) // 3, 2)]
+        return train_finder(
             torch.from_numpy(np.concatenate([np.moveaxis(frames[int(i)], -1, 1) for i in mine])),
             torch.from_numpy(np.concatenate([truth.object_pixels(int(i))[:, 0] for i in mine])).float(),
             torch.from_numpy(np.concatenate([truth.object_poses(int(i))[:, 0, :2] for i in mine])).float(),
             self.folder / "policies" / name,
             config=FinderConfig(),
             steps=self.amounts.of(500),
-            seed=kind.seed,
+            seed=seed,
         )
-        return ScriptedPush(finder, self.body, kind.config)
 
     @cached_property
     def judges(self) -> tuple[dict[str, Judge], dict[str, JudgeError]]:
@@ -313,6 +383,38 @@ class Bench:
         return partial(
             TrueWorld, self.new_simulation, size=self.session.size, actions_per_step=self.session.actions_per_step
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushedAway:
+    """The planner's objective: how far the object seems to be from where it stood at the end, up to `enough`."""
+
+    finder: ObjectFinder
+    place: Float[Tensor, " 2"]
+    """Where it stood, metres."""
+    enough: float = 0.08
+    """Metres; what seems further away may be something else."""
+    last: int = 3
+    """Frames at the end that are looked at."""
+
+    def __call__(self, imagined: Imagined) -> Float[Tensor, " n"]:
+        """Costs, metres below zero; an object that is not found has not moved."""
+        ends = frames_in(imagined, CAMERA)[:, -self.last :]
+        place, found = self.finder.find(ends.flatten(0, 1))
+        moved = torch.where(found, (place - self.place).norm(dim=1), 0.0).clamp(max=self.enough)
+        return -moved.unflatten(0, ends.shape[:2]).mean(dim=1)
+
+
+def push_around(place: Float[Tensor, " 2"], body: Embodiment, fps: float) -> Push:
+    """Pushes from behind an object at `place` to somewhere around it: to its middle, often too short, and further."""
+    x, y = place.tolist()
+    return Push(
+        embodiment=body,
+        fps=fps,
+        centre=(x - BEHIND, y, x, y),
+        spread=(0.02, 0.03, 0.06, 0.06),
+        horizon=STEPS,
+    )
 
 
 def of_true_frames(comparison: Comparison) -> float:

@@ -12,18 +12,20 @@ from benchmarks.policy_evaluation import (
     POLICIES,
     STARTS,
     Cloned,
+    Planned,
     goals,
     metrics_of,
 )
 from dreamdojo.apps.policy_eval.compare import Score, compare
 from dreamdojo.dojo.splits import seed_of
 from dreamdojo.evaluate_policy import PIXELS, REWARD
+from dreamdojo.metrics.agreement import EXACT_UP_TO
 
 
 def test_policies_are_independent_and_of_several_kinds() -> None:
     kinds = {type(each).__name__ for each in POLICIES.values()}
-    assert len(POLICIES) >= 8 and len(LEARNED) >= 5 and len(kinds) >= 3
-    cloned = [each for each in POLICIES.values() if isinstance(each, Cloned)]
+    assert 8 <= len(POLICIES) <= EXACT_UP_TO and len(LEARNED) >= 5 and len(kinds) >= 4
+    cloned = [each for each in POLICIES.values() if isinstance(each, Cloned | Planned)]
     assert len({each.seed for each in cloned}) == len(cloned), "no two are one run"
     used = [(each.shown.first, 3 * each.shown.episodes) for each in cloned]
     used += [(FINDER.first, 3 * FINDER.episodes), (JUDGE.first_index, 3 * JUDGE.episodes)]  # seeds may be rejected

@@ -57,6 +57,11 @@ class TrueWorld:
         return [np.stack(poses) for poses in self._poses]
 
     @property
+    def simulations(self) -> Sequence[Simulation]:
+        """The scenes themselves, one per row of the batch: for who may see the truth, such as a judge."""
+        return self._simulations
+
+    @property
     def lost(self) -> np.ndarray:
         """`b` bool: scenes whose physics gave up."""
         return np.array(self._lost)
