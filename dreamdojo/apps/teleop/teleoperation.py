@@ -10,7 +10,7 @@ frames, bit for bit, on one machine. That is what replaying a session rests on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -153,7 +153,8 @@ class Teleoperation:
     def accept(self, prediction: Prediction | None) -> Shown:
         """What was predicted on request; returns what the operator sees."""
         if prediction is not None:
-            last = prediction.frames[CAMERA][:, -1:]
+            depth = None if prediction.depth is None else {CAMERA: prediction.depth[CAMERA][:, -1:]}
+            last = Observation(frames={CAMERA: prediction.frames[CAMERA][:, -1:]}, depth=depth)
             certain = prediction.uncertainty
             told = None if certain is None else float(certain[0, -1])
             ahead = self._shown_tick - self.late.tick
@@ -175,7 +176,8 @@ class Teleoperation:
         found = self._told.get(self.late.tick)
         if not self.fresh or found is None:
             return None
-        picture, ahead, told, before = found
+        shown, ahead, told, before = found
+        picture = shown.frames[CAMERA]
         real = _sized(self.late.seen, picture)
         return Comparison(
             tick=self.late.tick,
@@ -193,7 +195,7 @@ class Teleoperation:
         self.fresh = True
         self._reports: dict[int, Report] = {}
         self._pending: list[tuple[int, np.ndarray]] = []
-        self._told: dict[int, tuple[Tensor, int, float | None, Tensor]] = {}
+        self._told: dict[int, tuple[Observation, int, float | None, Tensor]] = {}
         return report
 
     def _expected(self, order: Order, wish: Wish) -> np.ndarray:
@@ -217,7 +219,7 @@ class Teleoperation:
             return Request(anchor=None, actions=None, tick=self._anchored, pending=pending)
         ticks = range(self._anchored + 1, self.late.tick + 1)
         known = all(tick in done for tick in ticks)
-        frames = [self._frame(tick) for tick in ticks] if known else [self.late.seen.frames[CAMERA]]
+        looks = [self._look(tick) for tick in ticks] if known else [self.late.seen]
         actions = _stacked([done[tick].action for tick in ticks]) if known else None
         # before the first order has arrived, periods count the still ones that stand before it
         order = done[self.late.tick].order
@@ -227,19 +229,25 @@ class Teleoperation:
         self._shown_tick = self._anchored + len(self._pending)
         self._reports.clear()
         self._told = {tick: told for tick, told in self._told.items() if tick >= self._anchored}
-        seen = Observation(frames={CAMERA: torch.cat(frames, dim=1)}, state=self.late.seen.state)
+        depths = [look.depth[CAMERA] for look in looks if look.depth is not None]
+        seen = Observation(
+            frames={CAMERA: torch.cat([look.frames[CAMERA] for look in looks], dim=1)},
+            state=self.late.seen.state,
+            depth={CAMERA: torch.cat(depths, dim=1)} if depths else None,
+        )
         pending = _stacked([action for _, action in self._pending], width=self.onboard.robot.embodiment.action_dim)
         return Request(anchor=seen, actions=actions, tick=self._anchored, pending=pending)
 
-    def _frame(self, tick: int) -> Tensor:
+    def _look(self, tick: int) -> Observation:
         """The real frame of a tick; where it was lost, what was shown for it, else the one that came next."""
         if tick in self._reports:
-            return self._reports[tick].seen.frames[CAMERA]
+            return self._reports[tick].seen
         late = self.late.seen
         if tick in self._told:
             size = (late.frames[CAMERA].shape[-2], late.frames[CAMERA].shape[-1])
-            return fitted(Observation(frames={CAMERA: self._told[tick][0]}), size).frames[CAMERA]
-        return late.frames[CAMERA]
+            shown = fitted(self._told[tick][0], size)
+            return shown if late.depth is None or shown.depth is not None else replace(shown, depth=late.depth)
+        return late
 
 
 def fulfil(request: Request, predictor: Predictor) -> Prediction | None:
