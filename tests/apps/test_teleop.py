@@ -1,4 +1,5 @@
 import base64
+import gc
 import io
 import json
 import time
@@ -205,6 +206,19 @@ def test_after_a_gap_too_long_to_know_the_prediction_starts_anew():
     run(robot, 95, wish, predictor)
     assert [call[0] for call in predictor.calls].count("reset") == 2
     assert predictor.calls[-1][0] == "anchor"
+
+
+@pytest.mark.parametrize("wish", [Wish(action=GO, anchor=False), Wish(action=GO, link=LinkSettings(loss=0.999999))])
+def test_a_session_that_is_not_anchored_any_more_does_not_grow(wish):
+    robot = SquareRobot()
+    tele, predictor = teleoperation(robot), Perfect(robot)
+    predictor.reset(tele.reset(seed=0).seen, seed=0)
+    alive = []
+    for i in range(300):
+        tele.fulfil(tele.exchange(wish if i > 5 else Wish(action=GO)), predictor)
+        if i % 100 == 99:
+            alive.append(sum(type(each) is Observation for each in gc.get_objects()))
+    assert alive[2] <= alive[1]
 
 
 def test_a_prediction_that_parts_from_the_robot_raises_the_alarm():

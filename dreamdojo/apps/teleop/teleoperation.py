@@ -19,7 +19,7 @@ from torch import Tensor
 from dreamdojo.apps.play.controls import Controls
 from dreamdojo.apps.teleop.calibration import rms
 from dreamdojo.apps.teleop.link import Link, LinkSettings
-from dreamdojo.apps.teleop.onboard import Onboard, Order, Report, Safeguards, limited
+from dreamdojo.apps.teleop.onboard import REMEMBERED, Onboard, Order, Report, Safeguards, limited
 from dreamdojo.apps.teleop.predict import Predictor
 from dreamdojo.apps.teleop.robot import Robot
 from dreamdojo.rollout.session import CAMERA
@@ -143,6 +143,7 @@ class Teleoperation:
         for each in sorted(arrived, key=lambda report: report.tick):
             self._reports[each.tick] = each
             self.late = each
+        self._forget()
         if self._tick == 1:  # until the first order gets there, the robot stands still
             still = self._controls.still(order.action, self._measured())
             self._waits = round(link.up * self._fps)
@@ -205,6 +206,12 @@ class Teleoperation:
             return self._controls.still(order.action, self._measured())
         body = self.onboard.robot.embodiment
         return limited(order.action, order.action, None, body, safeguards, dt=1 / self._fps)
+
+    def _forget(self) -> None:
+        """What no later anchor asks for: where none comes for long, the session must not grow."""
+        oldest = self.late.done[0].tick if self.late.done else 0
+        self._reports = {tick: report for tick, report in self._reports.items() if tick >= oldest}
+        self._told = {tick: told for tick, told in self._told.items() if tick > self._shown_tick - REMEMBERED}
 
     def _measured(self) -> np.ndarray | None:
         state = self.late.seen.state
