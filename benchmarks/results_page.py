@@ -19,6 +19,7 @@ TITLES = {
     "planning": "Planning",
     "policy_evaluation": "Policy evaluation",
     "teleop": "Teleoperation",
+    "teleop_serving": "Teleoperation, as it is served",
 }
 HEAD = """# Results
 

@@ -76,6 +76,7 @@ class Member:
         self._notes: dict[str, dict[str, Any]] = {}
         self._frame: tuple[int, bytes] | None = None
         self._unshown: deque[int] = deque()
+        self._refused = 0
         self._close_code: int | None = None
         self._wake = asyncio.Event()
 
@@ -139,7 +140,9 @@ class Member:
                     raise BadMessageError("a binary message", "JSON text")
                 hear(event["text"])
             except BadMessageError as error:
-                log.info("page %r: %s", self.page, error)
+                level = logging.INFO if self._refused else logging.WARNING  # one line for whoever goes on like this
+                log.log(level, "page %r: refused %s", self.page, error)
+                self._refused += 1
                 self.tell({"type": "error", "message": error.found, "expected": error.expected})
 
     def _within_rate(self) -> bool:
