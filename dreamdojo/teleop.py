@@ -140,13 +140,20 @@ class Teleop(PresetCommand):
     """Allow a host that other machines can reach; the address then carries a token."""
     encoding: Literal["webp", "webp-lossless", "jpeg"] = "webp"
     """How pictures travel."""
+    webrtc: bool = False
+    """Let frames travel over WebRTC, on which a lost one holds up none; with --allow-remote, and the extra webrtc."""
 
     def run(self) -> None:
         """Serve until Ctrl-C."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         settings = PlaySettings(
-            host=self.host, port=self.port, allow_remote=self.allow_remote, encoding=self.encoding, quality=85
+            host=self.host,
+            port=self.port,
+            allow_remote=self.allow_remote,
+            encoding=self.encoding,
+            quality=85,
+            webrtc=self.webrtc,
         )
         session = self._session()
         with contextlib.ExitStack() as stack:

@@ -33,5 +33,6 @@ def test_goals_say_what_was_not_run():
     assert all(goal["value"] is None and goal["reason"] for goal in told.values())
     usage = {"megabytes": 700.0, "threads": 9, "files": 12}
     soak = {"minutes": 30, "at the start": usage, "at the end": {**usage, "files": 14}, "other pages at the end": 0}
+    soak["megabytes an hour, second half"] = 3.0
     told = goals({"soak": soak})
     assert told["soak: open files more"]["value"] == 2 and told["soak: megabytes more"]["value"] == 0
