@@ -7,7 +7,7 @@ import sys
 import pytest
 from websockets.asyncio.client import connect
 
-from dreamdojo.apps.play import PlaySettings
+from dreamdojo.apps.play import PlaySettings, audience
 from dreamdojo.apps.play.messages import unpack
 from dreamdojo.apps.play.webrtc import require_aiortc
 from dreamdojo.errors import ConfigError, MissingDependencyError
@@ -50,8 +50,9 @@ def test_what_is_no_offer_is_refused_and_frames_take_the_websocket():
         assert "not a message" in page.text("error")["message"], "only where it is asked for"
 
 
-def test_frames_take_the_channel_once_it_is_open_and_the_websocket_when_it_is_dead():
+def test_frames_take_the_channel_once_it_is_open_and_the_websocket_when_it_is_dead(monkeypatch):
     aiortc = needs_aiortc()
+    monkeypatch.setattr(audience, "_DEAD_AFTER", 0.6)
 
     async def page_side(url):
         connection, got = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[])), asyncio.Queue()

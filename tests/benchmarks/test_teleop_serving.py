@@ -10,7 +10,7 @@ from tests.apps.teleoperating import Perfect, SquareRobot, cockpit_served
 def test_clients_that_come_stall_vanish_and_babble_leave_nothing_behind(caplog):
     robot = SquareRobot(fps=20.0)
     with cockpit_served(robot, Perfect(robot)) as (url, _):
-        found = asyncio.run(besiege(url, os.getpid(), 4.0, clients=8))
+        found = asyncio.run(besiege(url, os.getpid(), 3.0, clients=8))
     assert found["still drives"] and found["other pages at the end"] == 0
     assert found["at the end"]["files"] <= found["at the start"]["files"]
     clients = found["clients"]
