@@ -92,8 +92,9 @@ def latency(address: str, seconds: float, *, seed: int = 0, shot: Path | None = 
         page.wait_for_timeout(3000)  # the pace finds its level
         page.evaluate(LISTEN)
         dropped = int(page.locator("#dropped").inner_text())
-        until = time.monotonic() + seconds
+        until, levels = time.monotonic() + seconds, Counter[str]()
         while time.monotonic() < until:
+            levels[page.evaluate("document.body.dataset.level")] += 1
             key = draw.choice(("KeyW", "KeyA", "KeyS", "KeyD"))
             page.keyboard.down(key)
             page.wait_for_timeout(draw.uniform(150, 600))
@@ -104,6 +105,7 @@ def latency(address: str, seconds: float, *, seed: int = 0, shot: Path | None = 
         told = {
             "frames dropped": int(page.locator("#dropped").inner_text()) - dropped,
             "stale frames": page.locator("#stale").inner_text(),
+            "level of the pace, looks": dict(sorted(levels.items())),
             "browser": browser.version,
         }
         if shot is not None:

@@ -51,6 +51,13 @@ def test_the_cockpit_predicts_measures_stops_and_switches(visit, tmp_path):  # n
         expect(page.locator("#stop")).to_be_hidden()
 
 
+def test_a_late_picture_in_the_place_of_a_prediction_does_not_count_as_an_early_answer(visit):  # noqa: F811
+    with cockpit_served(SquareRobot(fps=10.0), None, link=LinkSettings.of_round_trip(0.6, fps=10)) as (url, _):
+        page = visit(url)
+        page.keyboard.press("KeyW", delay=250)
+        assert measured(page, 0) > 500
+
+
 def test_a_gamepad_that_is_unplugged_lets_go_of_the_deadman_switch(visit):  # noqa: F811
     robot = SquareRobot(fps=10.0)
     with cockpit_served(robot, Perfect(robot), safeguards=Safeguards(deadman=True)) as (url, _):

@@ -331,7 +331,7 @@ class Cockpit:
             "held": wish is not None and wish.held,
             "fresh": shown.fresh,
             "late_ms": round(1000 * (shown.report.tick - shown.late.tick) / self.fps),
-            "ahead": shown.ahead,
+            "ahead": shown.ahead if shown.prediction is not None else 0,
             "camera_command": answered[-1] if answered else 0,
             "sure": self._sureness(shown),
             "divergence": self._divergence(),
