@@ -20,6 +20,7 @@ TITLES = {
     "pusht": "Planning on gym-pusht",
     "policy_evaluation": "Policy evaluation",
     "teleop": "Teleoperation",
+    "teleop_serving": "Teleoperation, as it is served",
 }
 HEAD = """# Results
 

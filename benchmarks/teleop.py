@@ -13,6 +13,7 @@ Every operator of `teleop_operators.py` does its share of the trials of a cell; 
 seeds in every cell of its task. Cells are a queue: groups of trials are kept in the run folder as they end, a rerun
 goes on from there, `--only CELL` (e.g. push-500-model) runs one. `--quick` runs two trials of a second for tests
 and writes no result. `--tune` measures operators' settings without an overlay, on scenes of the train split.
+`--only latency` and `--only soak` measure the page instead, as it is served (`teleop_serving.py`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import numpy as np
 import torch
 
 from benchmarks.teleop_operators import OPERATORS, Brief, Mind, Operator, Seen
+from benchmarks.teleop_serving import ARMS, measure
 from dreamdojo import foundation
 from dreamdojo.apps.play.controls import Controls
 from dreamdojo.apps.teleop.link import LinkSettings
@@ -504,7 +506,8 @@ def write(metrics: dict[str, Any], conditions: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/teleop"))
-    parser.add_argument("--only", choices=cells(), action="append", help="run this cell; may be given again")
+    parser.add_argument("--only", choices=[*cells(), *ARMS], action="append", help="run this; may be given again")
+    parser.add_argument("--minutes", type=float, help="of the soak (30), or of each display of latency (2)")
     parser.add_argument("--model", type=Path, help="folder of the world model; by default the student that ships")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--trials", type=int, default=TRIALS, help="fewer write no result")
@@ -515,6 +518,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.tune:
         tune(arguments.run, trials=24)
+        return
+    for arm in ARMS:
+        if arm in (arguments.only or ()):
+            measure(arm, arguments.run, minutes=arguments.minutes, quick=arguments.quick)
+    if arguments.only and not set(arguments.only) - set(ARMS):
         return
     trials, seconds = (2, 1.0) if arguments.quick else (arguments.trials, SECONDS)
     shipped = foundation("nano")

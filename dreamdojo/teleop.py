@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import torch
 import tyro
 
 from dreamdojo import foundation
-from dreamdojo.apps.play.command import dojo_starts, find_model, is_dojo_body
+from dreamdojo.apps.play.command import depth_span, dojo_starts, find_model, is_dojo_body
 from dreamdojo.apps.play.controls import Controls
 from dreamdojo.apps.play.server import serve_app
 from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start
@@ -63,6 +63,8 @@ class RobotChoice:
     """Side of the dojo's pictures in pixels."""
     difficulty: Literal["gentle", "normal", "clutter"] = "gentle"
     """How hard the dojo's scenes are."""
+    depth: bool = False
+    """Whether the dojo's camera measures depth as well, off which contact is read; a model of depth turns it on."""
 
     def open(self, fps: float) -> Robot:
         """The robot, at the rate of the model that predicts for it.
@@ -76,7 +78,7 @@ class RobotChoice:
             from dreamdojo.dojo.simulation import Simulation
 
             simulation = Simulation("arm", difficulty=find_difficulty(self.difficulty), fps=self.fps or fps)
-            return DojoRobot(simulation, size=self.size)
+            return DojoRobot(simulation, size=self.size, depth=self.depth)
         if not self.name:
             raise ConfigError(f"a robot of kind {self.kind} needs a name: give --robot.name")
         if self.kind == "gym":
@@ -138,24 +140,32 @@ class Teleop(PresetCommand):
     """Allow a host that other machines can reach; the address then carries a token."""
     encoding: Literal["webp", "webp-lossless", "jpeg"] = "webp"
     """How pictures travel."""
+    webrtc: bool = False
+    """Let frames travel over WebRTC, on which a lost one holds up none; with --allow-remote, and the extra webrtc."""
 
     def run(self) -> None:
         """Serve until Ctrl-C."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         settings = PlaySettings(
-            host=self.host, port=self.port, allow_remote=self.allow_remote, encoding=self.encoding, quality=85
+            host=self.host,
+            port=self.port,
+            allow_remote=self.allow_remote,
+            encoding=self.encoding,
+            quality=85,
+            webrtc=self.webrtc,
         )
         session = self._session()
         with contextlib.ExitStack() as stack:
-            robot = stack.enter_context(contextlib.closing(self.robot.open(session.fps if session else 10.0)))
+            choice = replace(self.robot, depth=self.robot.depth or (session is not None and session.depth is not None))
+            robot = stack.enter_context(contextlib.closing(choice.open(session.fps if session else 10.0)))
             predictor = make_predictor(self.overlay, robot, session)
             shown = session.size if isinstance(predictor, Imagined) and session else _size(robot)
             starts, dreams = self._starts(session, robot)
             link = LinkSettings.of_round_trip(self.round_trip, fps=robot.fps, jitter=self.jitter, loss=self.loss)
             recorder = None
             if self.record is not None:
-                told = {"robot": asdict(self.robot), "safeguards": asdict(self.safeguards), **self._model_told(session)}
+                told = {"robot": asdict(choice), "safeguards": asdict(self.safeguards), **self._model_told(session)}
                 recorder = stack.enter_context(
                     contextlib.closing(
                         Recorder(
@@ -218,12 +228,15 @@ class Teleop(PresetCommand):
     def _starts(self, session: Session | None, robot: Robot) -> tuple[list[Start], dict[str, PlayWorld]]:
         if self.robot.kind == "dojo":
             size = session.size if session else self.robot.size
-            starts, _ = dojo_starts(size, self.starts, difficulty=self.robot.difficulty)
+            depth = session.depth if session else None
+            starts, _ = dojo_starts(size, self.starts, depth, difficulty=self.robot.difficulty)
             dreams = {}
             if session is not None and is_dojo_body(session):
                 dream = self._session()
                 assert dream is not None
-                dreams["dream"] = PlayWorld(world=dream, from_observation=True, label="Dream")
+                dreams["dream"] = PlayWorld(
+                    world=dream, from_observation=True, label="Dream", depth_span=depth_span(depth)
+                )
             return starts, dreams
         looks = [robot.reset(seed=number) for number in range(self.starts if robot.simulated else 1)]
         pictures = [look.frames[CAMERA][0, 0].permute(1, 2, 0).contiguous().numpy() for look in looks]
@@ -281,6 +294,11 @@ def make_predictor(overlay: Overlay, robot: Robot, session: Session | None) -> P
                 f"the model predicts {session.embodiment.name} at {session.fps:g} Hz, and the robot is "
                 f"{robot.embodiment.name} at {robot.fps:g} Hz. Post-train a model on this robot and name it with "
                 "--folder, or drive with --overlay none"
+            )
+        if session.depth is not None and not (isinstance(robot, DojoRobot) and robot.depth):
+            raise ConfigError(
+                f"the model sees depth, and only the dojo's camera measures it; the robot is {robot.embodiment.name}. "
+                "Drive it with a model of RGB alone"
             )
         return Imagined(session)
     if not isinstance(robot, DojoRobot):

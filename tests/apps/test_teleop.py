@@ -1,4 +1,5 @@
 import base64
+import gc
 import io
 import json
 import time
@@ -207,6 +208,19 @@ def test_after_a_gap_too_long_to_know_the_prediction_starts_anew():
     assert predictor.calls[-1][0] == "anchor"
 
 
+@pytest.mark.parametrize("wish", [Wish(action=GO, anchor=False), Wish(action=GO, link=LinkSettings(loss=0.999999))])
+def test_a_session_that_is_not_anchored_any_more_does_not_grow(wish):
+    robot = SquareRobot()
+    tele, predictor = teleoperation(robot), Perfect(robot)
+    predictor.reset(tele.reset(seed=0).seen, seed=0)
+    alive = []
+    for i in range(300):
+        tele.fulfil(tele.exchange(wish if i > 5 else Wish(action=GO)), predictor)
+        if i % 100 == 99:
+            alive.append(sum(type(each) is Observation for each in gc.get_objects()))
+    assert alive[2] <= alive[1]
+
+
 def test_a_prediction_that_parts_from_the_robot_raises_the_alarm():
     def compared(wrong):
         robot = SquareRobot()
@@ -346,7 +360,9 @@ def test_the_suggestion_is_the_branch_that_harms_least_and_the_session_stays():
 
     world = Bright()
     command = np.array([1, 0, 0, 0, 1], np.float32)
-    found = suggest(world, command, controls_of(SquareRobot()), lambda frames: frames.float().amax((1, 2, 3, 4)))
+    found = suggest(
+        world, command, controls_of(SquareRobot()), lambda told: told.frames["head"].float().amax((1, 2, 3, 4))
+    )
     assert found.helps and found.command[0] < 0 and found.command[4] == 1
     assert (world.level == 0).all()
 
@@ -363,7 +379,7 @@ def test_a_suggestion_is_tried_at_the_speed_at_which_it_would_be_carried_out():
             return Prediction(frames={"head": torch.zeros(len(actions), 1, 3, 4, 4)})
 
     controls, command = controls_of(SquareRobot()), np.array([1, 0, 0, 0, 1], np.float32)
-    suggest(Listening(), command, controls, lambda frames: frames.sum(dim=(1, 2, 3, 4)), gain=0.5)
+    suggest(Listening(), command, controls, lambda told: told.frames["head"].sum(dim=(1, 2, 3, 4)), gain=0.5)
     np.testing.assert_allclose(asked[0][0, 0], controls.action(command, gain=0.5))
 
 
@@ -372,7 +388,7 @@ def test_a_search_that_fails_is_logged_and_suggests_nothing(caplog):
         predictor = Imagined(tiny_session())
         predictor.reset(observation(), seed=0)
         wrong = np.zeros(5)  # a command of another body
-        found = cockpit._search(predictor, object.__new__(Lookout), torch.zeros(3, 16, 16), wrong, 1.0, None)
+        found = cockpit._search(predictor, object.__new__(Lookout), observation(), wrong, 1.0, None)
         assert found.result(timeout=10) is None
     assert "safer motion failed" in caplog.text
 

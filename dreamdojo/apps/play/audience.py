@@ -26,6 +26,7 @@ from dreamdojo.apps.play.messages import (
     Drive,
     Frame,
     Message,
+    Offer,
     Parser,
     Pause,
     Ping,
@@ -37,6 +38,7 @@ from dreamdojo.apps.play.messages import (
     pack,
 )
 from dreamdojo.apps.play.settings import PlaySettings
+from dreamdojo.apps.play.webrtc import FrameChannel
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,9 @@ CLOSE_REPLACED = 4001
 """WebSocket close code for a connection whose page has connected again."""
 CLOSE_FLOODING = 4429
 """WebSocket close code for a connection that says more than anybody could mean."""
+
+_LOST_AFTER = 0.3  # seconds after which a frame that was not shown does not take a place on a channel any more
+_DEAD_AFTER = 3.0  # seconds without a frame shown after which a channel is not used any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +80,11 @@ class Member:
         self._credit, self._credited = float(self._most), time.monotonic()
         self._notes: dict[str, dict[str, Any]] = {}
         self._frame: tuple[int, bytes] | None = None
-        self._unshown: deque[int] = deque()
+        self._unshown: deque[tuple[int, float]] = deque()  # sequence, when it was sent
+        self._offer: str | None = None
+        self._channel: FrameChannel | None = None
+        self._waits_since: float | None = None  # when the first frame after the last one shown was sent
+        self._refused = 0
         self._close_code: int | None = None
         self._wake = asyncio.Event()
 
@@ -91,8 +100,20 @@ class Member:
 
     def shown(self, sequence: int) -> None:
         """The page has shown the frames up to `sequence`."""
-        while self._unshown and self._unshown[0] <= sequence:
+        while self._unshown and self._unshown[0][0] <= sequence:
             self._unshown.popleft()
+        self._waits_since = None
+        self._wake.set()
+
+    def offered(self, sdp: str) -> None:
+        """The page offers a channel for frames.
+
+        Raises:
+            BadMessageError: if it did so before.
+        """
+        if self._offer is not None:
+            raise BadMessageError("a second offer", "one per connection")
+        self._offer = sdp
         self._wake.set()
 
     def hang_up(self, code: int) -> None:
@@ -111,12 +132,44 @@ class Member:
             self._wake.clear()
             while self._notes:
                 await self._socket.send_text(json.dumps(self._notes.pop(next(iter(self._notes)))))
-            if self._frame is not None and len(self._unshown) < self._frames_in_flight:
+            if self._offer and self._channel is None:
+                await self._answer(self._offer)
+            if self._frame is not None and await self._has_room():
                 (sequence, packed), self._frame = self._frame, None
-                self._unshown.append(sequence)
-                await self._socket.send_bytes(packed)
+                self._unshown.append((sequence, time.monotonic()))
+                self._waits_since = self._waits_since or time.monotonic()
+                if self._channel is None or not self._channel.send(packed):
+                    await self._socket.send_bytes(packed)
         await self._socket.close(self._close_code)
         raise WebSocketDisconnect(self._close_code)
+
+    async def close(self) -> None:
+        """Let go of the channel, where there is one."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def _answer(self, offer: str) -> None:
+        self._channel, self._offer = FrameChannel(), ""
+        try:
+            self.tell({"type": "answer", "sdp": await self._channel.answer(offer)})
+        except Exception as error:  # a page may offer anything, and aiortc refuses it in many ways
+            log.warning("page %r: refused an offer: %s", self.page, error)
+            self.tell({"type": "error", "message": "offer: not understood", "expected": Offer.form})
+            await self._channel.close()
+            self._channel = None
+
+    async def _has_room(self) -> bool:
+        """Whether another frame may travel; on a channel, one that is not shown for long is lost, or all of it is."""
+        now = time.monotonic()
+        if self._channel is not None:
+            if self._waits_since is not None and now - self._waits_since > _DEAD_AFTER:
+                log.warning("page %r: nothing comes through over WebRTC, back to the WebSocket", self.page)
+                await self._channel.close()
+                self._channel = None
+                self._unshown.clear()
+            while self._unshown and now - self._unshown[0][1] > _LOST_AFTER:
+                self._unshown.popleft()
+        return len(self._unshown) < self._frames_in_flight
 
     async def hear_all(self, hear: Callable[[str], None]) -> None:
         """Give every text of the page to `hear`, and its `BadMessageError` back to the page.
@@ -139,7 +192,9 @@ class Member:
                     raise BadMessageError("a binary message", "JSON text")
                 hear(event["text"])
             except BadMessageError as error:
-                log.info("page %r: %s", self.page, error)
+                level = logging.INFO if self._refused else logging.WARNING  # one line for whoever goes on like this
+                log.log(level, "page %r: refused %s", self.page, error)
+                self._refused += 1
                 self.tell({"type": "error", "message": error.found, "expected": error.expected})
 
     def _within_rate(self) -> bool:
@@ -158,7 +213,7 @@ class Audience:
     ) -> None:
         self._driver = driver
         self._extension = extension
-        self._parser = Parser(extension.messages if extension else ())
+        self._parser = Parser((*(extension.messages if extension else ()), *((Offer,) if settings.webrtc else ())))
         self._settings = settings
         self._hello = hello
         self._members: list[Member] = []
@@ -180,6 +235,7 @@ class Audience:
             log.debug("page %r left", page)
         finally:
             self._leave(member)
+            await member.close()
 
     def publish(self, event: Timed | SessionState) -> None:
         """Pass on what the driver made."""
@@ -240,6 +296,9 @@ class Audience:
             return
         if isinstance(message, Shown):
             member.shown(message.sequence)
+            return
+        if isinstance(message, Offer):
+            member.offered(message.sdp)
             return
         if self._extension is not None and isinstance(message, self._extension.anyone):
             self._extension.obey(message)

@@ -46,7 +46,7 @@ def dojo_starts(
         seen = dojo.reset(seed=seed)
         given = fitted(seen, size)
         starts.append(Start(name=f"Scene {index + 1}", thumbnail=_thumbnail(given), observation=given, seed=seed))
-    return starts, PlayWorld(world=dojo, from_observation=False, label="Dojo (truth)", depth_span=_span(depth))
+    return starts, PlayWorld(world=dojo, from_observation=False, label="Dojo (truth)", depth_span=depth_span(depth))
 
 
 def serve_worlds(
@@ -61,7 +61,7 @@ def serve_worlds(
     worlds = {}
     if session is not None:
         worlds["dream"] = PlayWorld(
-            world=session, from_observation=True, label="Dream", depth_span=_span(session.depth)
+            world=session, from_observation=True, label="Dream", depth_span=depth_span(session.depth)
         )
     if dojo is not None:
         worlds["dojo"] = dojo
@@ -81,7 +81,8 @@ def find_model(run_folder: Path, shipped: Path | None, which: str) -> Path | Non
     return None
 
 
-def _span(depth: DepthCoding | None) -> tuple[float, float] | None:
+def depth_span(depth: DepthCoding | None) -> tuple[float, float] | None:
+    """What a page colours of a model's depth, metres; None for a model of RGB alone."""
     return None if depth is None else (depth.near, depth.far)
 
 

@@ -93,6 +93,14 @@ class Shown(Message):
     sequence: Counter
 
 
+class Offer(Message):
+    """A page offers a WebRTC data channel for frames; the answer is a text of type `answer`. Once per connection."""
+
+    form = '{"type": "offer", "sdp": a session description}'
+    type: Literal["offer"]
+    sdp: Annotated[str, Field(max_length=12_000)]
+
+
 class Ping(Message):
     """Asks for a `pong` with the same time."""
 
@@ -102,7 +110,7 @@ class Ping(Message):
 
 
 MESSAGES: tuple[type[Message], ...] = (Drive, Reset, Pause, Speed, Take, Shown, Ping)
-"""Those of `dreamdojo play`."""
+"""Those of `dreamdojo play`; `Offer` is taken where frames may travel over WebRTC."""
 
 
 class BadMessageError(DataError):

@@ -24,6 +24,7 @@ from dreamdojo.apps.play.audience import Audience, Extension
 from dreamdojo.apps.play.driver import Driver, Timed
 from dreamdojo.apps.play.messages import SessionState
 from dreamdojo.apps.play.settings import PlaySettings, PlayWorld, Start, is_loopback
+from dreamdojo.apps.play.webrtc import require_aiortc
 from dreamdojo.apps.play.worlds import Worlds
 from dreamdojo.errors import ConfigError
 
@@ -54,6 +55,8 @@ def create_page(
     driver: Driver, starts: Sequence[Start], settings: PlaySettings, extension: Extension | None = None
 ) -> FastAPI:
     """The page and its WebSocket. The driver works in a thread that lives as long as the app runs."""
+    if settings.webrtc:
+        require_aiortc()
     hello = _hello(starts, settings, driver) | ({extension.name: dict(extension.hello)} if extension else {})
     audience = Audience(driver, settings, hello, extension)
     thumbnails = [_png(start) for start in starts]
@@ -240,6 +243,7 @@ def _hello(starts: Sequence[Start], settings: PlaySettings, driver: Driver) -> d
         "media_type": "image/jpeg" if settings.encoding == "jpeg" else "image/webp",
         "embodiment": driver.controls.embodiment.name,
         "rate": driver.rate,
+        "webrtc": settings.webrtc,
         "controls": [asdict(column) for column in driver.controls.columns],
         "worlds": [
             {"mode": mode, **asdict(panel)} for mode, vehicle in driver.vehicles.items() for panel in vehicle.panels

@@ -86,6 +86,9 @@ class PlaySettings:
     """Quality of the two lossy encodings, 1 to 100."""
     frames_in_flight: int = 2
     """Frames sent to a page before it has shown the first of them; what is made meanwhile is dropped for that page."""
+    webrtc: bool = False
+    """Whether frames travel over WebRTC where the page can. It opens UDP ports that other machines reach, so it needs
+    `allow_remote`."""
     command_timeout: float = 1.0
     """Seconds after which velocities fall to rest when the operator's page says nothing."""
     max_message_bytes: int = 16_384
@@ -114,6 +117,8 @@ class PlaySettings:
                 f"host {self.host} can be reached from other machines, and whoever reaches the page drives. "
                 "Use 127.0.0.1, or set allow_remote if that is what you want."
             )
+        if self.webrtc and not self.allow_remote:
+            raise ConfigError("webrtc opens ports that other machines can reach: set allow_remote too, or leave it out")
         if self.messages_per_second < 10:
             raise ConfigError(f"messages_per_second must be at least 10, got {self.messages_per_second}")
         if self.token is None and not is_loopback(self.host):

@@ -177,6 +177,8 @@ def collect(
         pictures = dataset.frames(index, [int(i) for i in rows.frame_indices], camera)
         frames = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)[None].contiguous()
         state = None if rows.states is None else torch.from_numpy(rows.states)[None]
+        metres = None if session.depth is None else dataset.depth(index, [int(i) for i in rows.frame_indices], camera)
+        depth = None if metres is None else {CAMERA: torch.from_numpy(metres)[None, :, None]}
         if rows.actions is None:
             raise DataError(f"{dataset.root}: expected a robot's episodes with actions, found none in episode {index}")
         if len(rows.actions) < horizon:
@@ -185,7 +187,7 @@ def collect(
                 f"{len(rows.actions)} in episode {index}. Calibrate with a shorter horizon."
             )
         actions = torch.from_numpy(rows.actions)[None]
-        real = fitted(Observation(frames={CAMERA: frames}, state=state), session.size)
+        real = fitted(Observation(frames={CAMERA: frames}, state=state, depth=depth), session.size)
         samples.append(_sample(predictor, real, actions, horizon=horizon, every=every, seed=index))
     return samples
 
@@ -215,6 +217,7 @@ def _part(real: Observation, first: int, last: int) -> Observation:
     return Observation(
         frames={CAMERA: real.frames[CAMERA][:, first:last]},
         state=None if real.state is None else real.state[:, first:last],
+        depth=None if real.depth is None else {CAMERA: real.depth[CAMERA][:, first:last]},
     )
 
 

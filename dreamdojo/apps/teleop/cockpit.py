@@ -23,7 +23,7 @@ from dreamdojo.apps.play.vehicle import Panel, Shot
 from dreamdojo.apps.teleop.calibration import Calibration
 from dreamdojo.apps.teleop.correct import Suggestion, suggest
 from dreamdojo.apps.teleop.hand import HandSource
-from dreamdojo.apps.teleop.hazards import Hazard, Lookout, hazards
+from dreamdojo.apps.teleop.hazards import Hazard, Lookout, contact, harm, hazards
 from dreamdojo.apps.teleop.lerobot_arm import LeaderSource
 from dreamdojo.apps.teleop.link import LinkSettings
 from dreamdojo.apps.teleop.messages import Hand, Hold, LinkChange, Release, Source, Stop
@@ -35,7 +35,7 @@ from dreamdojo.apps.teleop.robot import Robot
 from dreamdojo.apps.teleop.teleoperation import Comparison, Shown, Teleoperation, Wish
 from dreamdojo.rollout.session import CAMERA
 from dreamdojo.rollout.starts import fitted
-from dreamdojo.world import Observation
+from dreamdojo.world import Observation, Prediction
 
 log = logging.getLogger(__name__)
 
@@ -253,20 +253,23 @@ class Cockpit:
             return
         if self._periods % _WATCHED_EVERY:
             return
-        late = fitted(shown.late.seen, self._shown_size).frames[CAMERA][0, -1:]
-        frames = torch.cat([late, prediction.frames[CAMERA][0]])
+        late = fitted(shown.late.seen, self._shown_size)
+        frames, depth = _future(late, prediction)
         target = None if self._instruments.target is None else self._instruments.target()
-        self._hazards = hazards(lookout.follow(frames), fps=self.fps, opening=self._opening(shown), target=target)
+        tracks = lookout.follow(frames)
+        self._hazards = hazards(tracks, fps=self.fps, opening=self._opening(shown), target=target)
+        if depth is not None and (touch := contact(depth, tracks, fps=self.fps)):
+            self._hazards.append(touch)
         if not self._hazards:
             self._suggestion = None
         elif isinstance(self._predictor, Imagined) and level.members > 1 and self._suggestion is None:
-            self._suggestion = self._search(self._predictor, lookout, late[0], values, gain, target)
+            self._suggestion = self._search(self._predictor, lookout, late, values, gain, target)
 
     def _search(
         self,
         predictor: Imagined,
         lookout: Lookout,
-        late: Tensor,
+        late: Observation,
         values: np.ndarray,
         gain: float,
         target: int | None,
@@ -274,8 +277,9 @@ class Cockpit:
         branch, actions = predictor.branch()
         values = values.copy()
 
-        def cost(frames: Tensor) -> Tensor:
-            return torch.stack([_harm(lookout, late, future, target) for future in frames])
+        def cost(told: Prediction) -> Tensor:
+            futures = (_future(late, told, i) for i in range(len(told.frames[CAMERA])))
+            return torch.stack([harm(lookout.follow(frames), depth, target=target) for frames, depth in futures])
 
         def search() -> Suggestion | None:
             try:
@@ -327,7 +331,7 @@ class Cockpit:
             "held": wish is not None and wish.held,
             "fresh": shown.fresh,
             "late_ms": round(1000 * (shown.report.tick - shown.late.tick) / self.fps),
-            "ahead": shown.ahead,
+            "ahead": shown.ahead if shown.prediction is not None else 0,
             "camera_command": answered[-1] if answered else 0,
             "sure": self._sureness(shown),
             "divergence": self._divergence(),
@@ -371,13 +375,12 @@ def divergence(compared: list[Comparison], calibration: Calibration | None) -> d
     return {"ratio": round(float(np.mean(ratios)), 3), "alarm": bool(np.mean(ratios) > 1)}
 
 
-def _harm(lookout: Lookout, late: Tensor, future: Tensor, target: int | None) -> Tensor:
-    """How far things that should stay are moved, summed, along predicted frames `t c h w`."""
-    tracks = lookout.follow(torch.cat([late[None], future]))
-    away = (tracks.objects - tracks.objects[:, :1]).norm(dim=-1) * (tracks.objects_found & tracks.objects_found[:, :1])
-    if target is not None and target < len(away):
-        away = torch.cat([away[:target], away[target + 1 :]])
-    return away.amax(dim=1).sum() if len(away) else torch.zeros(())
+def _future(late: Observation, told: Prediction, i: int = 0) -> tuple[Tensor, Tensor | None]:
+    """Frames `t c h w`, and depth `t h w` where both have it: the late picture, then those predicted."""
+    frames = torch.cat([late.frames[CAMERA][0, -1:], told.frames[CAMERA][i]])
+    if late.depth is None or told.depth is None:
+        return frames, None
+    return frames, torch.cat([late.depth[CAMERA][0, -1:, 0], told.depth[CAMERA][i, :, 0]])
 
 
 def _view(name: str, picture: bytes, ms: float | None, told: Any, uncertainty: float | None) -> View:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from dreamdojo.apps.play.controls import Controls
 from dreamdojo.rollout.session import CAMERA
-from dreamdojo.world import World
+from dreamdojo.world import Prediction, World
 
-Cost = Callable[[Tensor], Tensor]
-"""Predicted frames `n t c h w` uint8 -> `(n,)`, larger is worse."""
+Cost = Callable[[Prediction], Tensor]
+"""A prediction of batch n -> `(n,)`, larger is worse."""
 
 _OBEDIENCE = 0.02  # cost of leaving the operator's command by its whole range
 
@@ -54,7 +54,7 @@ def suggest(
         world: where the robot is predicted to be, one action a step; it is forked and stays where it is.
         command: `(a,)` normalised, what the operator does.
         controls: which of its numbers are velocities; only these are changed.
-        cost: judges predicted frames.
+        cost: judges what is predicted.
         gain: share of a velocity's range that a full command asks for, as where the command is carried out.
         candidates: how many motions are tried, the first three included.
         horizon: frames ahead.
@@ -67,8 +67,13 @@ def suggest(
     tried = np.clip(tried, -1, 1).astype(np.float32)[:candidates]
     actions = torch.from_numpy(np.stack([controls.action(each, gain=gain) for each in tried]))[:, None]
     branch = world.fork(len(tried))
-    frames = torch.cat([branch.step(actions).frames[CAMERA] for _ in range(horizon)], dim=1)
-    costs = cost(frames) + _obedience(tried, command)
+    steps = [branch.step(actions) for _ in range(horizon)]
+    depths = [step.depth[CAMERA] for step in steps if step.depth is not None]
+    told = Prediction(
+        frames={CAMERA: torch.cat([step.frames[CAMERA] for step in steps], dim=1)},
+        depth={CAMERA: torch.cat(depths, dim=1)} if depths else None,
+    )
+    costs = cost(told) + _obedience(tried, command)
     best = int(costs.argmin())
     return Suggestion(command=tried[best], cost=float(costs[best]), of_staying=float(costs[0]))
 

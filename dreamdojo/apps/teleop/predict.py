@@ -163,12 +163,15 @@ class _Simulated(ABC):
         if (ahead := self._ahead) is None:
             ahead = self._ahead = self._robot.at(self._tick)
             self._begin(ahead)
-        states, pictures = [], []
+        states, pictures, depths = [], [], []
         for row in action[0].numpy():
             states.append(self._go(ahead, row))
-            pictures.append(ahead.picture(self._size).rgb)
+            picture = ahead.picture(self._size, depth=self._robot.depth)
+            pictures.append(picture.rgb)
+            depths += [] if picture.depth is None else [picture.depth]
         return Prediction(
             frames={CAMERA: torch.from_numpy(np.stack(pictures)[None]).permute(0, 1, 4, 2, 3).contiguous()},
+            depth={CAMERA: torch.from_numpy(np.stack(depths)[None, :, None])} if depths else None,
             state=torch.from_numpy(np.stack(states)[None].astype(np.float32)),
             state_source=self._source,
         )

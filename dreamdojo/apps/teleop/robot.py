@@ -50,11 +50,12 @@ class Robot(Protocol):
         ...
 
 
-def seen(picture: np.ndarray, state: np.ndarray | None) -> Observation:
-    """One look: a picture `h w 3` uint8 and the state `(s,)`."""
+def seen(picture: np.ndarray, state: np.ndarray | None, depth: np.ndarray | None = None) -> Observation:
+    """One look: a picture `h w 3` uint8, the state `(s,)`, and depth `h w` in metres where it is measured."""
     frame = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None, None].contiguous()
     told = None if state is None else torch.from_numpy(np.asarray(state, np.float32))[None, None]
-    return Observation(frames={CAMERA: frame}, state=told)
+    metres = None if depth is None else {CAMERA: torch.from_numpy(depth)[None, None, None]}
+    return Observation(frames={CAMERA: frame}, state=told, depth=metres)
 
 
 class DojoRobot:
@@ -65,10 +66,18 @@ class DojoRobot:
 
     simulated = True
 
-    def __init__(self, simulation: Any, *, size: int = 128, remember: int = 64) -> None:
-        """Hold a `dreamdojo.dojo.Simulation`, whose scenes `reset` builds, and how large its pictures are."""
+    def __init__(self, simulation: Any, *, size: int = 128, depth: bool = False, remember: int = 64) -> None:
+        """Hold a simulation.
+
+        Args:
+            simulation: a `dreamdojo.dojo.Simulation`, whose scenes `reset` builds.
+            size: side of its pictures in pixels.
+            depth: whether its camera measures depth as well.
+            remember: moments that `at` can go back to.
+        """
         self.simulation = simulation
         self.size = size
+        self.depth = depth
         self._remember = remember
         self._moments: OrderedDict[int, Any] = OrderedDict()
         self._ticks = 0
@@ -133,7 +142,8 @@ class DojoRobot:
         self._moments[self._ticks] = self.simulation.fork()
         while len(self._moments) > self._remember:
             self._moments.popitem(last=False)
-        return seen(self.simulation.picture(self.size).rgb, self.simulation.state())
+        picture = self.simulation.picture(self.size, depth=self.depth)
+        return seen(picture.rgb, self.simulation.state(), picture.depth)
 
 
 class GymRobot:

@@ -10,7 +10,7 @@ frames, bit for bit, on one machine. That is what replaying a session rests on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from dreamdojo.apps.play.controls import Controls
 from dreamdojo.apps.teleop.calibration import rms
 from dreamdojo.apps.teleop.link import Link, LinkSettings
-from dreamdojo.apps.teleop.onboard import Onboard, Order, Report, Safeguards, limited
+from dreamdojo.apps.teleop.onboard import REMEMBERED, Onboard, Order, Report, Safeguards, limited
 from dreamdojo.apps.teleop.predict import Predictor
 from dreamdojo.apps.teleop.robot import Robot
 from dreamdojo.rollout.session import CAMERA
@@ -143,6 +143,7 @@ class Teleoperation:
         for each in sorted(arrived, key=lambda report: report.tick):
             self._reports[each.tick] = each
             self.late = each
+        self._forget()
         if self._tick == 1:  # until the first order gets there, the robot stands still
             still = self._controls.still(order.action, self._measured())
             self._waits = round(link.up * self._fps)
@@ -153,7 +154,8 @@ class Teleoperation:
     def accept(self, prediction: Prediction | None) -> Shown:
         """What was predicted on request; returns what the operator sees."""
         if prediction is not None:
-            last = prediction.frames[CAMERA][:, -1:]
+            depth = None if prediction.depth is None else {CAMERA: prediction.depth[CAMERA][:, -1:]}
+            last = Observation(frames={CAMERA: prediction.frames[CAMERA][:, -1:]}, depth=depth)
             certain = prediction.uncertainty
             told = None if certain is None else float(certain[0, -1])
             ahead = self._shown_tick - self.late.tick
@@ -175,7 +177,8 @@ class Teleoperation:
         found = self._told.get(self.late.tick)
         if not self.fresh or found is None:
             return None
-        picture, ahead, told, before = found
+        shown, ahead, told, before = found
+        picture = shown.frames[CAMERA]
         real = _sized(self.late.seen, picture)
         return Comparison(
             tick=self.late.tick,
@@ -193,7 +196,7 @@ class Teleoperation:
         self.fresh = True
         self._reports: dict[int, Report] = {}
         self._pending: list[tuple[int, np.ndarray]] = []
-        self._told: dict[int, tuple[Tensor, int, float | None, Tensor]] = {}
+        self._told: dict[int, tuple[Observation, int, float | None, Tensor]] = {}
         return report
 
     def _expected(self, order: Order, wish: Wish) -> np.ndarray:
@@ -203,6 +206,12 @@ class Teleoperation:
             return self._controls.still(order.action, self._measured())
         body = self.onboard.robot.embodiment
         return limited(order.action, order.action, None, body, safeguards, dt=1 / self._fps)
+
+    def _forget(self) -> None:
+        """What no later anchor asks for: where none comes for long, the session must not grow."""
+        oldest = self.late.done[0].tick if self.late.done else 0
+        self._reports = {tick: report for tick, report in self._reports.items() if tick >= oldest}
+        self._told = {tick: told for tick, told in self._told.items() if tick > self._shown_tick - REMEMBERED}
 
     def _measured(self) -> np.ndarray | None:
         state = self.late.seen.state
@@ -217,7 +226,7 @@ class Teleoperation:
             return Request(anchor=None, actions=None, tick=self._anchored, pending=pending)
         ticks = range(self._anchored + 1, self.late.tick + 1)
         known = all(tick in done for tick in ticks)
-        frames = [self._frame(tick) for tick in ticks] if known else [self.late.seen.frames[CAMERA]]
+        looks = [self._look(tick) for tick in ticks] if known else [self.late.seen]
         actions = _stacked([done[tick].action for tick in ticks]) if known else None
         # before the first order has arrived, periods count the still ones that stand before it
         order = done[self.late.tick].order
@@ -227,19 +236,25 @@ class Teleoperation:
         self._shown_tick = self._anchored + len(self._pending)
         self._reports.clear()
         self._told = {tick: told for tick, told in self._told.items() if tick >= self._anchored}
-        seen = Observation(frames={CAMERA: torch.cat(frames, dim=1)}, state=self.late.seen.state)
+        depths = [look.depth[CAMERA] for look in looks if look.depth is not None]
+        seen = Observation(
+            frames={CAMERA: torch.cat([look.frames[CAMERA] for look in looks], dim=1)},
+            state=self.late.seen.state,
+            depth={CAMERA: torch.cat(depths, dim=1)} if depths else None,
+        )
         pending = _stacked([action for _, action in self._pending], width=self.onboard.robot.embodiment.action_dim)
         return Request(anchor=seen, actions=actions, tick=self._anchored, pending=pending)
 
-    def _frame(self, tick: int) -> Tensor:
+    def _look(self, tick: int) -> Observation:
         """The real frame of a tick; where it was lost, what was shown for it, else the one that came next."""
         if tick in self._reports:
-            return self._reports[tick].seen.frames[CAMERA]
+            return self._reports[tick].seen
         late = self.late.seen
         if tick in self._told:
             size = (late.frames[CAMERA].shape[-2], late.frames[CAMERA].shape[-1])
-            return fitted(Observation(frames={CAMERA: self._told[tick][0]}), size).frames[CAMERA]
-        return late.frames[CAMERA]
+            shown = fitted(self._told[tick][0], size)
+            return shown if late.depth is None or shown.depth is not None else replace(shown, depth=late.depth)
+        return late
 
 
 def fulfil(request: Request, predictor: Predictor) -> Prediction | None:

@@ -1,3 +1,5 @@
+import { FrameChannel } from "./channel.js";
+
 // The WebSocket: connects, notices when the server is gone, and comes back to the same session by itself.
 
 const PING_EVERY = 1000; // ms
@@ -13,6 +15,8 @@ export class Link {
   #heard = 0;
   #asked = 0;
   #timer = 0;
+  #channel = null;
+  #newest = -1; // sequence of the newest frame: a channel may deliver them out of order
 
   // on: { open(), lost(whether it tries again), text(message), frame(header, pictures), trip(ms) }
   constructor(on) {
@@ -44,7 +48,7 @@ export class Link {
       if (socket !== this.#socket) return;
       this.#heard = performance.now();
       if (typeof data === "string") this.#hear(JSON.parse(data));
-      else this.on.frame(...unpack(data));
+      else this.#show(data);
     };
     socket.onopen = () => {
       this.#retry = RETRY_FIRST;
@@ -56,10 +60,31 @@ export class Link {
     };
   }
 
+  #show(data) {
+    const [header, pictures] = unpack(data);
+    if (header.sequence < this.#newest) return;
+    this.#newest = header.sequence;
+    this.on.frame(header, pictures);
+  }
+
+  #open(socket) {
+    this.#channel = new FrameChannel({
+      offer: (sdp) => this.send({ type: "offer", sdp }),
+      frame: (data) => {
+        if (socket !== this.#socket) return;
+        document.body.dataset.frames = "webrtc";
+        this.#show(data);
+      },
+    });
+  }
+
   #hear(message) {
+    if (message.type === "hello" && message.webrtc) this.#open(this.#socket);
     if (message.type === "pong") {
       this.#asked = 0;
       this.on.trip(performance.now() - message.time);
+    } else if (message.type === "answer") {
+      this.#channel?.answer(message.sdp);
     } else {
       this.on.text(message);
     }
@@ -81,6 +106,9 @@ export class Link {
 
   #lose(again) {
     this.#socket = null;
+    this.#channel?.close();
+    this.#channel = null;
+    this.#newest = -1;
     this.on.lost(again);
     clearTimeout(this.#timer);
     this.#timer = 0;

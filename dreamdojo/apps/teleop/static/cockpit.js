@@ -79,8 +79,10 @@ export class Cockpit {
   drew(header) {
     const notes = header.notes;
     // the picture is on the canvas; it is on the screen at the next frame of the display
+    // where nothing was predicted the late picture stands in its place, and answers as late as the camera
+    const predicted = !notes || header.views.some(({ world, step_ms }) => world === "prediction" && step_ms !== null);
     requestAnimationFrame((now) => {
-      this.#prediction.answered(header.command.id, now);
+      this.#prediction.answered(predicted ? header.command.id : notes.camera_command, now);
       if (notes) this.#camera.answered(notes.camera_command, now);
     });
     if (!notes) return;
@@ -178,6 +180,7 @@ export class Cockpit {
   #warn() {
     const { status, sure, divergence, hazards, suggestion, level, ahead, late_ms } = this.#notes;
     const [tone, words] = STATUS[status];
+    document.body.dataset.level = level;
     this.#parts.status.dataset.tone = tone;
     this.#parts.status.textContent = words;
     this.#parts.release.hidden = !this.#notes.stopped;

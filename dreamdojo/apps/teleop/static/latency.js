@@ -23,6 +23,11 @@ export class Latency {
     this.#open = [];
   }
 
+  // the last of them, ms
+  get times() {
+    return this.#times;
+  }
+
   // { p50, p95, p99, jitter, count }, ms; jitter is the mean difference of neighbours
   get summary() {
     const times = this.#times;

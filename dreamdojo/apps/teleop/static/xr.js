@@ -18,8 +18,9 @@ export class Headset {
 
   async start() {
     const session = await navigator.xr.requestSession("immersive-vr");
-    const gl = document.createElement("canvas").getContext("webgl2", { xrCompatible: true });
-    const layer = new XRWebGLLayer(session, gl);
+    // pictures are copied with a blit, which a multisampled framebuffer refuses
+    const gl = document.createElement("canvas").getContext("webgl2", { xrCompatible: true, antialias: false });
+    const layer = new XRWebGLLayer(session, gl, { antialias: false });
     session.updateRenderState({ baseLayer: layer });
     const space = await session.requestReferenceSpace("local");
     const texture = gl.createTexture();
