@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from dreamdojo.errors import MissingDependencyError
+from dreamdojo.errors import ConfigError, MissingDependencyError
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
@@ -48,12 +48,20 @@ class StableBaselinesEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """One step of every world."""
+        """One step of every world.
+
+        Raises:
+            ConfigError: if some episodes end and others go on.
+        """
         seen, worth, terminated, truncated, _ = self.envs.step(self._actions)
         over = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if over.any():
-            assert over.all(), "episodes of one session end together"
+            if not over.all():
+                raise ConfigError(
+                    f"rows of one session are reset together: expected all {self.num_envs} episodes to end at once, "
+                    f"{int(over.sum())} did. End episodes by their length, and let the reward say what is done."
+                )
             for row, info in enumerate(infos):
                 info["terminal_observation"] = _row(seen, row)
                 info["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])

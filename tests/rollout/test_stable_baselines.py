@@ -11,6 +11,7 @@ pytest.importorskip("stable_baselines3")
 
 from stable_baselines3 import PPO
 
+from dreamdojo.errors import ConfigError
 from dreamdojo.rollout.stable_baselines import StableBaselinesEnv
 
 
@@ -36,6 +37,15 @@ def test_episodes_follow_each_other_and_their_last_frames_are_kept():
     env.seed(0)
     again = env.reset()
     assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_a_row_that_ends_alone_is_refused(monkeypatch):
+    env = StableBaselinesEnv(environment(horizon=2))
+    seen = env.reset()
+    alone = np.array([False, True, False])
+    monkeypatch.setattr(env.envs, "step", lambda actions: (seen, np.zeros(3), alone, ~alone & False, {}))
+    with pytest.raises(ConfigError, match="expected all 3 episodes to end at once, 1 did"):
+        env.step(np.zeros((3, 2), np.float32))
 
 
 def test_a_policy_learns_what_is_worth_something():
