@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from dreamdojo.errors import DataError, TrainingDiverged
+from dreamdojo.training.device import autocast_where_fast
 
 TABLE_LABEL = 1
 """Segmentation: 0 background, 1 table, 2 the body, 3 and up the objects."""
@@ -217,11 +218,11 @@ def keypoint_loss(
 
 @torch.no_grad()
 def locate(net: HeatmapNet, inputs: Iterable[Float[Tensor, "n c h w"]]) -> Located:
-    """What a trained network sees in batches of inputs, in the precision it was trained in."""
+    """What a trained network sees in batches of inputs, in the precision that this machine trains it in."""
     device = next(net.parameters()).device
     positions, found = [], []
     for x in inputs:
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast_where_fast(device):
             heat, nowhere = net(x.to(device).contiguous(memory_format=torch.channels_last))
         positions.append(soft_argmax(near_peak(heat)).cpu())
         found.append((heat.flatten(1).logsumexp(dim=1) > nowhere - FOUND_MARGIN).cpu())
@@ -249,7 +250,7 @@ def train_keypoints(
 
     def loss(net: HeatmapNet, generator: torch.Generator) -> Tensor:
         x, position, visible = (part.to(device) for part in sample(generator))
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with autocast_where_fast(torch.device(device)):
             heat, nowhere = net(x.contiguous(memory_format=torch.channels_last))
         return keypoint_loss(heat, nowhere, position, visible)
 

@@ -32,6 +32,7 @@ from dreamdojo.evaluation.keypoints import (
 )
 from dreamdojo.evaluation.objects import likeness, palette, visible_objects
 from dreamdojo.metrics import unit_range
+from dreamdojo.training.device import autocast_where_fast
 
 FOLDS = (1, 2, 4)
 """How often a full turn of an object may look alike."""
@@ -207,7 +208,7 @@ def train_heading_probe(
         first, second = photometric(both, generator, strength=0.3).tensor_split(2, dim=1)
         place = place + config.jitter * torch.randn(place.shape, generator=generator)
         x = _inputs(first, mask, degraded(second, generator), place, config.window)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with autocast_where_fast(torch.device(device)):
             said = net(x.to(device).contiguous(memory_format=torch.channels_last))
         fold = scenes.folds[rows, which].to(device)
         truth = fold * scenes.headings[rows, which].to(device)

@@ -76,6 +76,7 @@ NANO = Preset(
         causal=True,
         window=5,
         previous_latent=True,
+        reference_latent=True,
         convolution_width=64,
     ),
     pretraining=WorldModelTraining(
@@ -87,14 +88,16 @@ NANO = Preset(
     posttraining=WorldModelTraining(
         fit=FitConfig(steps=1000, batch_size=8, learning_rate=1.2e-3, compile=True),
         latent_frames=5,
-        context_noise=0.2,
+        context_noise=1.2,
+        context_contrast=0.25,
         emphasis=1.0,
     ),
     human_share=0.25,
     student=StudentTraining(
         fit=FitConfig(steps=200, batch_size=8, learning_rate=2e-4),
         sampler=SamplerConfig(steps=2, shift=3.0, still=0.2),
-        teacher=SamplerConfig(steps=8, shift=3.0, still=0.2),
+        teacher=SamplerConfig(steps=4, shift=3.0, still=0.2),
+        stages=("warm_up", "self_forcing"),
         self_forcing=_SELF_FORCING,
         long_rollout=replace(_SELF_FORCING, shortest=12, longest=40),
     ),
@@ -111,9 +114,11 @@ NANO_FOUNDATION = replace(
     data=DataAmounts(human_minutes=60, robot_minutes=20),
     tokenizer_training=replace(_TOKENIZER_TRAINING, fit=_longer(_TOKENIZER_TRAINING.fit, 2500)),
     latent_action_training=replace(NANO.latent_action_training, fit=_longer(NANO.latent_action_training.fit, 3000)),
+    world_model=replace(NANO.world_model, reference_latent=False),
     pretraining=replace(NANO.pretraining, fit=_longer(NANO.pretraining.fit, 8000)),
 )
-"""The foundation of `nano` that ships: more data and more steps (`make weights`)."""
+"""The foundation of `nano` that ships: more data and more steps (`make weights`). It takes no reference frame; `nano`
+adds one before the robot's episodes, when the context gets noisy enough to need it."""
 
 NANO128 = replace(
     NANO,

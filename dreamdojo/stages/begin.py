@@ -18,8 +18,8 @@ from dreamdojo.training.checkpoint import (
     read_class,
     save_model,
 )
-from dreamdojo.world_model.depth import add_depth
 from dreamdojo.world_model.model import WorldModel
+from dreamdojo.world_model.widen import add_depth, add_reference
 
 
 def start_from(run_folder: Path, model: Path) -> None:
@@ -55,7 +55,7 @@ def start_with_depth(run: Run, model: Path) -> None:
     folder, about = run.folder / "pretrained", {**read_about(model), "rgb_model": model_hash(model)}
     with run.compute.processes.main_first():
         if not folder.exists():
-            start = load_model(model, WorldModel, dtype=None)
+            start = _with_reference(run, load_model(model, WorldModel, dtype=None))
             save_model(folder, add_depth(start, rgbd.latent_channels - rgbd.rgb.latent_channels), about=about)
     if read_about(folder).get("rgb_model") != about["rgb_model"]:
         raise ConfigError(f"{folder} is there already and is not {model} with depth. Use another run folder.")
@@ -71,6 +71,12 @@ def _beside(model: Path) -> dict[str, Path]:
         if name not in there:
             raise CheckpointError(f"expected a model in {beside[name]} to start from, found none")
     return there
+
+
+def _with_reference(run: Run, model: WorldModel) -> WorldModel:
+    """The model, with a reference frame if the run's preset has one and it does not."""
+    wanted, found = run.preset.world_model.reference_latent, model.config.dit.reference_latent
+    return add_reference(model) if wanted and not found else model
 
 
 def link_model(source: Path, link: Path) -> None:
@@ -95,13 +101,16 @@ _SHIPPED = {"tokenizer": Tokenizer, "latent_action": LatentActionModel, "pretrai
 def adopt_foundation(run: Run, foundation: Path, stages: Collection[str] = tuple(_SHIPPED)) -> None:
     """Put a shipped foundation's models into a run folder: tokenizer, latent action model, pre-trained world model.
 
-    The world model is sampled as the run's preset says from here on.
+    The world model is sampled as the run's preset says from here on; where the preset's takes a reference frame and the
+    foundation's does not, it gets one (`add_reference`).
 
     Raises:
         CheckpointError: if the foundation does not fit the preset.
     """
     for stage in stages:
         model = load_model(foundation / stage, _SHIPPED[stage])
+        if isinstance(model, WorldModel):
+            model = _with_reference(run, model)
         if isinstance(model, WorldModel) and model.config.dit != run.preset.world_model:
             raise CheckpointError(
                 f"the foundation in {foundation} has another world model than preset {run.preset.name}: "

@@ -49,7 +49,7 @@ def choose_compute(device: Device = "auto", precision: Precision = "auto") -> Co
     why_device = "the best one here" if device == "auto" else "as asked"
     if precision != "auto":
         return Compute(torch.device(name), precision == "bfloat16", f"{name} ({why_device}), {precision} (as asked)")
-    fast = {"cuda": torch.cuda.is_bf16_supported, "mps": lambda: False, "cpu": _cpu_has_bfloat16}[name]()
+    fast = has_fast_bfloat16(name)
     why = "native matrix products" if fast else "no native bfloat16"
     return Compute(
         torch.device(name), fast, f"{name} ({why_device}), {'bfloat16 autocast' if fast else 'float32'} ({why})"
@@ -78,6 +78,16 @@ def join_processes(compute: Compute) -> Compute:
     return replace(compute, device=device, processes=processes, reason=reason)
 
 
-def _cpu_has_bfloat16() -> bool:
+def autocast_where_fast(device: torch.device) -> contextlib.AbstractContextManager:
+    """bfloat16 autocast on a device that computes it natively, nothing on others, where it is many times slower."""
+    return Compute(device, has_fast_bfloat16(device.type), "").autocasting()
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether a kind of device multiplies matrices of bfloat16 natively."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device != "cpu":
+        return False
     capabilities = torch.backends.cpu.get_cpu_capability()
     return "AVX512" in capabilities and bool(torch.cpu._is_avx512_bf16_supported())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dreamdojo.errors import ConfigError, MissingDependencyError
-from dreamdojo.training.device import choose_compute
+from dreamdojo.training.device import autocast_where_fast, choose_compute
 from dreamdojo.training.trackers import open_trackers
 
 
@@ -55,3 +55,12 @@ def test_a_device_is_chosen_with_its_reason_and_one_that_is_not_there_is_refused
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="device cuda was asked for"):
             choose_compute("cuda")
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_is_taken_only_where_the_processor_has_it(monkeypatch, fast):
+    monkeypatch.setattr("dreamdojo.training.device.has_fast_bfloat16", lambda device: fast)
+    assert choose_compute("cpu").autocast == fast
+    with autocast_where_fast(torch.device("cpu")):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if fast else torch.float32)

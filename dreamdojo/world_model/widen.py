@@ -1,7 +1,7 @@
-"""An RGB world model as an RGB-D one: its latents get more channels, and what it says about the old ones stays.
+"""A trained world model with a wider entry: latents that carry depth too, or a reference frame beside every noisy one.
 
-Columns of the patch embedding that see the new channels start at zero, so nothing of them enters; rows of the output
-that make them start as in a new model. No norm mixes latent channels, so the old channels come out as they did.
+Columns of the first layer that see what is new start at zero, so nothing of it enters and the model says what it said;
+rows of the output that make new channels start as in a new model. No norm mixes latent channels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dreamdojo.world_model.dit import DiTConfig
 from dreamdojo.world_model.model import WorldModel
 
 
-@torch.no_grad()
 def add_depth(model: WorldModel, channels: int) -> WorldModel:
     """A model of `channels` more latent channels, which stand after its own; every other weight is a copy.
 
@@ -29,7 +28,23 @@ def add_depth(model: WorldModel, channels: int) -> WorldModel:
     if channels < 1:
         raise ConfigError(f"expected at least one latent channel of depth, got {channels}")
     old = model.config.dit
-    wide = replace(old, latent_channels=old.latent_channels + channels)
+    return _widened(model, replace(old, latent_channels=old.latent_channels + channels))
+
+
+def add_reference(model: WorldModel) -> WorldModel:
+    """A model that is given a reference frame as well (`reference_latent`) and does not look at it yet.
+
+    Raises:
+        ConfigError: if it takes one already, or attends to the future.
+    """
+    if model.config.dit.reference_latent:
+        raise ConfigError("this model takes a reference frame already")
+    return _widened(model, replace(model.config.dit, reference_latent=True))
+
+
+@torch.no_grad()
+def _widened(model: WorldModel, wide: DiTConfig) -> WorldModel:
+    old = model.config.dit
     wider = WorldModel(replace(model.config, dit=wide))
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     entry, exits = "dit.patch_in.weight", ["dit.patch_out.weight"]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dreamdojo.errors import ConfigError
-from dreamdojo.world_model.depth import add_depth
+from dreamdojo.world_model.widen import add_depth, add_reference
 from tests.tiny import LATENT_DIM, tiny_world_model
 
 RESIDUAL = {}
@@ -60,3 +60,24 @@ def test_weights_are_copies_and_the_rest_of_the_model_is_the_same():
     assert all(parameter.requires_grad for parameter in wider.parameters())
     with pytest.raises(ConfigError, match="at least one latent channel"):
         add_depth(model, 0)
+
+
+@pytest.mark.parametrize("options", [RESIDUAL, {"previous_latent": False}, CONVOLUTIONS])
+@torch.no_grad()
+def test_a_model_that_gets_a_reference_says_what_it_said_and_can_learn_to_look_at_it(options):
+    model = tiny_world_model(**options)
+    wider = add_reference(model)
+    random = torch.Generator().manual_seed(0)
+    noisy, previous = (torch.randn(2, 3, 4, 4, 4, generator=random) for _ in range(2))
+    sigma, action = torch.rand(2, 3, generator=random), torch.randn(2, 3, LATENT_DIM, generator=random)
+    reference = torch.randn(2, 4, 4, 4, generator=random)
+    given = previous if model.config.dit.previous_latent else None
+    before = model.dit(noisy, sigma, action, previous=given)[0]
+    assert torch.equal(wider.dit(noisy, sigma, action, previous=given, reference=reference)[0], before)
+
+    entry = wider.dit.stem.conv_in.weight if wider.dit.stem else wider.dit.patch_in.weight
+    entry.add_(0.1)
+    looks = wider.dit(noisy, sigma, action, previous=given, reference=reference)[0]
+    assert not torch.equal(wider.dit(noisy, sigma, action, previous=given, reference=-reference)[0], looks)
+    with pytest.raises(ConfigError, match="already"):
+        add_reference(wider)
