@@ -63,8 +63,8 @@ from dreamdojo.world_model.train import latent_episode, train_world_model
 ARMS = ("none", "action-free", "latent", "ideal")
 MORE, FRESH = "none, more", "latent, fresh adapter"
 REGRESSION, REGRESSION_HUMAN = "deterministic", "deterministic, human video"
-SAMPLER = replace(NANO.student.teacher, steps=4)
-"""Of every arm: half the teacher's steps, for there is much to predict."""
+SAMPLER = NANO.student.teacher
+"""Of every arm."""
 SETS = {
     "human": SimulateSettings(body="human", episodes=562, truth="poses"),
     "robot": SimulateSettings(body="arm", episodes=188),

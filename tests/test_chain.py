@@ -19,6 +19,7 @@ from dreamdojo.errors import CheckpointError, DataError
 from dreamdojo.judge import judge
 from dreamdojo.presets import NANO
 from dreamdojo.rollout.session import load_session
+from dreamdojo.student.self_forcing import SelfForcing
 from dreamdojo.training.checkpoint import read_about
 from dreamdojo.training.fit import FitConfig
 from dreamdojo.world import Observation
@@ -49,7 +50,11 @@ def toy_preset(k, steps=12):
         ),
         pretraining=replace(NANO.pretraining, fit=fit, latent_frames=3),
         posttraining=replace(NANO.posttraining, fit=fit, latent_frames=3),
-        student=replace(NANO.student, fit=replace(fit, steps=4)),
+        student=replace(
+            NANO.student,
+            fit=replace(fit, steps=4),
+            self_forcing=SelfForcing(fit=replace(fit, steps=5), shortest=3, longest=5, window=3),
+        ),
     )
 
 
@@ -188,6 +193,19 @@ def test_a_foundation_is_sampled_as_the_preset_that_adopts_it_says(tmp_path, rec
     other = replace(run.preset, world_model=replace(run.preset.world_model, dim=64))
     with pytest.raises(CheckpointError, match="another world model than preset nano: dim"):
         stages.adopt_foundation(replace(run, preset=other), made.folder)
+
+
+def test_post_training_adds_the_reference_frame_that_a_foundation_lacks(tmp_path, recordings):
+    human, robot = (all_episodes(path) for path in recordings)
+    without = replace(toy_preset(1, steps=2).world_model, reference_latent=False)
+    made = toy_run(tmp_path / "foundation", 1, world_model=without)
+    stages.tokenizer_stage(made, [human])
+    stages.latent_action_stage(made, human)
+    assert not stages.pretrain_stage(made, human).config.dit.reference_latent
+    run = toy_run(tmp_path / "run", 1)
+    stages.adopt_foundation(run, made.folder)
+    assert stages.posttrain_stage(run, robot, human).config.dit == run.preset.world_model
+    assert load_session(run.folder / "teacher", device="cpu").embodiment.name == robot.dataset.embodiment.name
 
 
 @pytest.mark.parametrize("words", [["demo", "nano", "--help"], ["--help"]])

@@ -22,6 +22,7 @@ from dreamdojo.presets import NANO_RGBD, PAPER_2B_RGBD, PRESETS
 from dreamdojo.presets.costs import costs_of
 from dreamdojo.rollout.session import load_session
 from dreamdojo.stages import Episodes
+from dreamdojo.student.self_forcing import SelfForcing
 from dreamdojo.tokenizer.depth import DepthCoding
 from dreamdojo.tokenizer.rgbd import RGBDTokenizer
 from dreamdojo.tokenizer.wan import WanConfig, WanTokenizer
@@ -51,7 +52,13 @@ def toy(preset):
         ),
         pretraining=replace(preset.pretraining, fit=FIT, latent_frames=3),
         posttraining=replace(preset.posttraining, fit=FIT, latent_frames=3),
-        student=replace(preset.student, fit=FIT, teacher=SamplerConfig(steps=2), sampler=SamplerConfig(steps=1)),
+        student=replace(
+            preset.student,
+            fit=FIT,
+            teacher=SamplerConfig(steps=2),
+            sampler=SamplerConfig(steps=1),
+            self_forcing=SelfForcing(fit=FIT, shortest=3, longest=5, window=3),
+        ),
     )
 
 

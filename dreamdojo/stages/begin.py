@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from dreamdojo.errors import CheckpointError, ConfigError
@@ -18,8 +19,9 @@ from dreamdojo.training.checkpoint import (
     read_class,
     save_model,
 )
+from dreamdojo.world_model.dit import DiTConfig
 from dreamdojo.world_model.model import WorldModel
-from dreamdojo.world_model.widen import add_depth, add_reference
+from dreamdojo.world_model.widen import add_depth
 
 
 def start_from(run_folder: Path, model: Path) -> None:
@@ -55,7 +57,7 @@ def start_with_depth(run: Run, model: Path) -> None:
     folder, about = run.folder / "pretrained", {**read_about(model), "rgb_model": model_hash(model)}
     with run.compute.processes.main_first():
         if not folder.exists():
-            start = _with_reference(run, load_model(model, WorldModel, dtype=None))
+            start = load_model(model, WorldModel, dtype=None)
             save_model(folder, add_depth(start, rgbd.latent_channels - rgbd.rgb.latent_channels), about=about)
     if read_about(folder).get("rgb_model") != about["rgb_model"]:
         raise ConfigError(f"{folder} is there already and is not {model} with depth. Use another run folder.")
@@ -71,12 +73,6 @@ def _beside(model: Path) -> dict[str, Path]:
         if name not in there:
             raise CheckpointError(f"expected a model in {beside[name]} to start from, found none")
     return there
-
-
-def _with_reference(run: Run, model: WorldModel) -> WorldModel:
-    """The model, with a reference frame if the run's preset has one and it does not."""
-    wanted, found = run.preset.world_model.reference_latent, model.config.dit.reference_latent
-    return add_reference(model) if wanted and not found else model
 
 
 def link_model(source: Path, link: Path) -> None:
@@ -95,23 +91,25 @@ def link_model(source: Path, link: Path) -> None:
         link.symlink_to(source.resolve(), target_is_directory=True)
 
 
+def _fits(found: DiTConfig, wanted: DiTConfig) -> bool:
+    return found in (wanted, replace(wanted, reference_latent=False))
+
+
 _SHIPPED = {"tokenizer": Tokenizer, "latent_action": LatentActionModel, "pretrained": WorldModel}
 
 
 def adopt_foundation(run: Run, foundation: Path, stages: Collection[str] = tuple(_SHIPPED)) -> None:
     """Put a shipped foundation's models into a run folder: tokenizer, latent action model, pre-trained world model.
 
-    The world model is sampled as the run's preset says from here on; where the preset's takes a reference frame and the
-    foundation's does not, it gets one (`add_reference`).
+    The world model is sampled as the run's preset says from here on. It may lack the preset's reference frame, which
+    post-training adds.
 
     Raises:
         CheckpointError: if the foundation does not fit the preset.
     """
     for stage in stages:
         model = load_model(foundation / stage, _SHIPPED[stage])
-        if isinstance(model, WorldModel):
-            model = _with_reference(run, model)
-        if isinstance(model, WorldModel) and model.config.dit != run.preset.world_model:
+        if isinstance(model, WorldModel) and not _fits(model.config.dit, run.preset.world_model):
             raise CheckpointError(
                 f"the foundation in {foundation} has another world model than preset {run.preset.name}: "
                 f"{config_difference(model.config.dit, run.preset.world_model)}. Run with --from-scratch."

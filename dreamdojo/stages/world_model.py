@@ -27,6 +27,7 @@ from dreamdojo.world_model.lora import LoRAConfig, train_lora
 from dreamdojo.world_model.model import LATENT_ACTION, ActionAdapter, WorldModel, WorldModelConfig
 from dreamdojo.world_model.sample import SamplerConfig
 from dreamdojo.world_model.train import train_world_model
+from dreamdojo.world_model.widen import add_reference
 
 AdapterStart = Literal["aligned", "fresh"]
 
@@ -75,7 +76,8 @@ def posttrain_stage(
     """Teach the pre-trained world model a robot's body from its episodes; some human video is mixed in.
 
     With `lora_rank` only a LoRA of that rank and the robot's adapter are trained. A new body's adapter starts `aligned`
-    with the latent actions of the robot's own video, or as a `fresh` layer.
+    with the latent actions of the robot's own video, or as a `fresh` layer. A reference frame that the preset has and
+    the pre-trained model has not is added.
 
     Raises:
         CheckpointError: if the stage was finished with another `lora_rank` or `adapter`.
@@ -93,6 +95,8 @@ def posttrain_stage(
                 )
         return load_model(folder, WorldModel)
     model = load_model(run.folder / "pretrained", WorldModel)
+    if preset.world_model.reference_latent and not model.config.dit.reference_latent:
+        model = add_reference(model)
     body = body_for(model, robot.dataset.embodiment)
     if body not in model.config.embodiments:
         torch.manual_seed(preset.posttraining.fit.seed)

@@ -11,8 +11,8 @@ from dreamdojo.tokenizer.rgbd import join_parts
 from dreamdojo.tokenizer.wan import WanTokenizer
 from dreamdojo.training.checkpoint import save_model
 from dreamdojo.world import Observation
-from dreamdojo.world_model.widen import add_depth
 from dreamdojo.world_model.sample import SamplerConfig
+from dreamdojo.world_model.widen import add_depth
 from tests.rollout.test_session import chunks, first_frame
 from tests.tiny import CPU, PUSHER, awake, tiny_rgbd_tokenizer, tiny_tokenizer, tiny_world_model
 from tests.tokenizer.test_rgbd import CODING, WAN
