@@ -72,9 +72,10 @@ def arm_summary(results: dict, minutes: float, options: list[str], data_name: st
 def write(arm: str, summary: dict) -> None:
     """Put an arm into the results file; the goals are those of the simulated arm."""
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"name": "demo", "metrics": {}}
-    stored["metrics"][arm] = summary
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    stored |= {"commit": commit.strip(), "date": date.today().isoformat()}
+    made = {"commit": commit.strip(), "date": date.today().isoformat()}
+    stored["metrics"][arm] = {**made, **summary}
+    stored |= made
     if "simulated" in stored["metrics"]:
         stored["conditions"] = stored["metrics"]["simulated"]["conditions"]
     stored["goals"] = goals(stored["metrics"])

@@ -140,7 +140,7 @@ def table(results: dict) -> str:
         notes.append(
             f"{name}: {summary['minutes']:.1f} minutes, {summary['clips']} held-out clips, student "
             f"{fps['student']:.0f} and teacher {fps['teacher']:.0f} frames per second, tokenizer "
-            f"{summary['tokenizer_psnr']:.1f} dB"
+            f"{summary['tokenizer_psnr']:.1f} dB" + earlier(summary, results)
         )
     machine = results["conditions"]["machine"]
     lines.append("")
@@ -151,19 +151,26 @@ def table(results: dict) -> str:
         + "; ".join(notes)
         + "."
         + (REAL_NOTE if "real" in results["metrics"] else "")
-        + (depth(results["metrics"]["depth"]) if "depth" in results["metrics"] else "")
+        + (depth(results["metrics"]["depth"], results) if "depth" in results["metrics"] else "")
     )
     return "\n".join(lines) + "\n"
 
 
-def depth(summary: dict) -> str:
+def earlier(summary: dict, results: dict) -> str:
+    """That an arm was run before the newest one, with the recipe and on the machine of its day."""
+    if summary["date"] == results["date"]:
+        return ""
+    return f" ({summary['date']}, with the recipe of that day, on {summary['conditions']['machine']})"
+
+
+def depth(summary: dict, results: dict) -> str:
     """A sentence on the demo with depth."""
     error = summary["mean"]["moving_depth_error"]
     return (
         f" With depth (`dreamdojo demo nano-rgbd`, from the shipped foundation too, {summary['clips']} "
         f"clips): the depth of moving pixels is {error['student']['8']['mean']:.0f} cm off "
         f"after 8 frames, the copied frame's {error['copy last frame']['8']['mean']:.0f} cm; gripper "
-        f"{off(summary['mean'].get('effector_error'), '8')} px."
+        f"{off(summary['mean'].get('effector_error'), '8')} px{earlier(summary, results)}."
     )
 
 

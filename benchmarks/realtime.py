@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.arms import today
 from benchmarks.pretraining_ablation import datasets, recordings
@@ -61,6 +62,8 @@ RESULTS = Path(__file__).parent / "results" / "realtime.json"
 PARTS = ("teacher", "arms", "budgets", "seeds", "consistency", "speed", "backends", "nano128")
 BACKENDS: tuple[Backend, ...] = ("torch", "openvino")
 TEACHER_STEPS, STUDENT_STEPS = (1, 2, 4, 8), (1, 2, 4)
+AS_USED = NANO.student.teacher.steps
+"""Steps of the teacher that students are compared with."""
 HORIZONS = (1, 4, 8, 16)
 LONG_HORIZONS = (1, 30, 100, 300, 600)
 BUDGETS = (0.25, 0.5)
@@ -105,7 +108,8 @@ ARMS = {
     "last step writes the cache": Arm({"warm_up": 0.5, "self_forcing": 0.5}, commit="last_step"),
 }
 """One thing at a time from `consistency + self-forcing` on."""
-DEFAULT = "+ long rollouts"
+DEFAULT = "consistency + self-forcing"
+"""As the preset does it."""
 WARM_UP = "consistency"
 
 
@@ -249,29 +253,38 @@ class Bench:
         device = self.compute.device.type
         return load_session(model, embodiment=self.body, steps=steps, device=device, backend=backend)  # pyright: ignore[reportArgumentType]
 
-    def score(self, sessions: Mapping[str, Session]) -> RolloutScores:
-        """All of them on the same short clips, under the true and under another episode's actions."""
+    def both(self, session: Session) -> tuple[Tensor, Tensor]:
+        """What it predicts of the short clips, under the true and under another episode's actions."""
+        return predict(session, self.plan), predict(session, self.plan, other_actions=True)
+
+    @cached_property
+    def of_teacher(self) -> tuple[Tensor, Tensor]:
+        """The teacher's, as it is used."""
+        return self.both(self.teacher_session(AS_USED))
+
+    def score(self, predicted: Mapping[str, tuple[Tensor, Tensor]]) -> RolloutScores:
+        """All of them on the same short clips."""
         scene = None if self.quick else scene_truth(self.plan, self.data["test"], size=NANO.size)
         effector, objects = self.probes
         return score_rollouts(
             Clips(last_context=self.plan.given[:, -1], truth=self.plan.truth, scene=scene),
-            {name: predict(session, self.plan) for name, session in sessions.items()},
-            other_actions={name: predict(s, self.plan, other_actions=True) for name, s in sessions.items()},
+            {name: true for name, (true, _) in predicted.items()},
+            other_actions={name: other for name, (_, other) in predicted.items()},
             horizons=HORIZONS,
             effector_probe=effector,
             object_probe=objects,
         )
 
     def cell(self, folder: Path) -> dict[str, Any]:
-        """A student at 1, 2 and 4 steps beside the teacher at its most, paired by clip."""
-        most = f"teacher, {TEACHER_STEPS[-1]} steps"
-        sessions = {f"{steps} steps": self.session(folder, steps) for steps in STUDENT_STEPS}
-        scores = self.score({**sessions, most: self.teacher_session(TEACHER_STEPS[-1])})
+        """A student at 1, 2 and 4 steps beside the teacher as it is used, paired by clip."""
+        teacher = f"teacher, {AS_USED} steps"
+        students = {f"{steps} steps": self.both(self.session(folder, steps)) for steps in STUDENT_STEPS}
+        scores = self.score({**students, teacher: self.of_teacher})
         result = summary(scores)
         for metric in result:
-            for method in sessions:
+            for method in students:
                 for h in HORIZONS:
-                    gap = scores.against(metric, method, h, baseline=most)
+                    gap = scores.against(metric, method, h, baseline=teacher)
                     result[metric][method][str(h)]["minus teacher"] = gap.to_json()
         return {"scores": result, "health": last_row(folder)}
 
@@ -455,7 +468,8 @@ def run_part(
         return {**bench.cell(folder), "training seconds": round(seconds, 1)}
 
     if part == "teacher" and part not in cells:
-        scores = bench.score({f"teacher, {steps} steps": bench.teacher_session(steps) for steps in TEACHER_STEPS})
+        pace = {f"teacher, {n} steps": bench.both(bench.teacher_session(n)) for n in TEACHER_STEPS if n != AS_USED}
+        scores = bench.score({**pace, f"teacher, {AS_USED} steps": bench.of_teacher})
         yield part, summary(scores)
     if part == "arms":
         for name in arms:
@@ -472,14 +486,14 @@ def run_part(
                 yield key, {name: student(name, seed) for name in (WARM_UP, DEFAULT)}
     if part == "consistency" and part not in cells:
         folder, _ = bench.train(DEFAULT, seeds[0])
-        models = {"teacher": bench.teacher_session(TEACHER_STEPS[-1]), "student": bench.session(folder, 2)}
+        models = {"teacher": bench.teacher_session(AS_USED), "student": bench.session(folder, 2)}
         yield part, endurance(bench, models)
     if part == "speed" and part not in cells:
         folder, _ = bench.train(DEFAULT, seeds[0])
         yield part, speed(bench, folder, frames=3 if bench.quick else 60)
     if part == "backends" and part not in cells:
         folder, _ = bench.train(DEFAULT, seeds[0])
-        yield part, summary(bench.score({backend: bench.session(folder, 2, backend) for backend in BACKENDS}))
+        yield part, summary(bench.score({each: bench.both(bench.session(folder, 2, each)) for each in BACKENDS}))
     if part == "nano128" and part not in cells and nano128 is not None:
         yield part, at_128(nano128, frames=60)
 
