@@ -131,8 +131,8 @@ def model_card(made: dict[str, Any], results: dict[str, Any]) -> str:
             f"Tokenizer {results['tokenizer_psnr']:.1f} dB. Intervals: `benchmarks/results/demo.json`.",
             "",
             "Limits: 64 px, one head camera, a dojo table with one to three objects and gentle motion. What is touched",
-            "loses its shape and often stays behind; unseen shapes and colours are drawn worse than seen ones. Driven for",
-            "half a minute, room and resting objects are still there; what was touched is not itself.",
+            "loses its shape and often stays behind; unseen shapes and colours are drawn worse than seen ones. Driven",
+            "for half a minute, room and resting objects are still there; what was touched is not itself.",
             "",
         ]
     )
