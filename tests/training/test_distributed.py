@@ -27,7 +27,7 @@ def runs(tmp_path_factory):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     torchrun += ["--max-restarts", "1", "--monitor-interval", "0.1"]
     command = [*torchrun, "-m", "tests.training.two_processes", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stderr[-4000:]
     return folder
 
