@@ -32,7 +32,7 @@ from dreamdojo.world_model.dit import DiTConfig
 from dreamdojo.world_model.model import LATENT_ACTION, WorldModel, WorldModelConfig
 from dreamdojo.world_model.train import WorldModelTraining, latent_episode, train_world_model
 
-STEPS, SAVE_EVERY = 60, 10
+STEPS, SAVE_EVERY = 40, 10
 KILLS = {2: (0, 1, 2), 4: (3, 4)}
 """Processes -> the seeds that draw which of them is killed, and in which step."""
 ROUNDING = 1e-4
@@ -122,7 +122,7 @@ class Launch:
         os.kill(int((self.folder / "processes" / str(rank)).read_text()), number)
 
     def end(self) -> int:
-        code = self.process.wait(timeout=1800)
+        code = self.process.wait(timeout=3600)
         if code and not (self.folder / "state").exists():
             raise RuntimeError(f"{self.folder}: torchrun failed, see {self.folder}.log")
         return code
@@ -138,7 +138,9 @@ def launch(folder: Path, processes: int, steps: int, *, restarts: int = 0, node:
     if not node:  # as someone starts it who has not read the page
         del environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"]
     with folder.with_suffix(".log").open("a") as log:
-        return Launch(folder, subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True))
+        return Launch(
+            folder, subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        )
 
 
 def whole(folder: Path, processes: int, steps: int) -> Launch:
@@ -175,7 +177,7 @@ def machine_lost(folder: Path, steps: int) -> tuple[Launch, int]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     join = ["--nnodes", "1:2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "lost"]
-    join += ["--rdzv-conf", "last_call_timeout=10,keep_alive_interval=1,keep_alive_max_attempt=3"]
+    join += ["--rdzv-conf", "last_call_timeout=60,keep_alive_interval=3,keep_alive_max_attempt=10"]
     stays = launch(folder, 1, steps, restarts=3, node=[*join, "--local-addr", "127.0.0.1"])
     time.sleep(2)  # the first to come hosts the meeting place, and must be the one that stays
     leaves = launch(folder, 1, steps, restarts=3, node=[*join, "--local-addr", "127.0.0.1"])
@@ -229,13 +231,25 @@ def hidden_wait(folder: Path, steps: int) -> dict[str, float]:
             return torch.ones(512, 512)
 
         config = FitConfig(steps=steps, batch_size=1, learning_rate=1e-4, save_every=steps, log_every=steps)
-        fit(model, step, batches, config=config, folder=folder / f"wait-{wait}", compute=choose_compute("cpu", "float32"))
+        fit(
+            model,
+            step,
+            batches,
+            config=config,
+            folder=folder / f"wait-{wait}",
+            compute=choose_compute("cpu", "float32"),
+        )
         return statistics.median(np.diff(seconds))
 
     alone = seconds_a_step(0.0)
     wait = 0.8 * alone
     together = seconds_a_step(wait)
-    return {"compute_seconds": alone, "wait_seconds": wait, "step_seconds": together, "hidden": 1 - (together - alone) / wait}
+    return {
+        "compute_seconds": alone,
+        "wait_seconds": wait,
+        "step_seconds": together,
+        "hidden": 1 - (together - alone) / wait,
+    }
 
 
 def training(run: Path, quick: bool) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, Any]]:

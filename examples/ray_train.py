@@ -35,7 +35,9 @@ def main() -> None:
         work,
         train_loop_config={"command": given.command},
         scaling_config=ScalingConfig(
-            num_workers=given.workers, use_gpu=given.gpu, resources_per_worker={"CPU": given.cpus, "GPU": int(given.gpu)}
+            num_workers=given.workers,
+            use_gpu=given.gpu,
+            resources_per_worker={"CPU": given.cpus, "GPU": int(given.gpu)},
         ),
         run_config=RunConfig(
             storage_path=str(given.storage.absolute()), failure_config=FailureConfig(max_failures=given.failures)

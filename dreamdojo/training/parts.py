@@ -45,7 +45,7 @@ def part_names(paths: Iterable[Path]) -> set[str]:
         CheckpointError: if a part is not a whole file.
     """
     with ExitStack() as opened:
-        return {name for path in paths for name in _open(path, opened).keys()}  # noqa: SIM118: not a mapping
+        return set().union(*(_open(path, opened).keys() for path in paths))
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def read_parts(paths: Iterable[Path], into: Mapping[str, Tensor], processes: Pro
         found: dict[str, list[tuple[int, int | None, Any]]] = {}
         for file in files:
             rows = json.loads((file.metadata() or {}).get("rows", "{}"))
-            for name in file.keys():  # noqa: SIM118: not a mapping
+            for name in list(file.keys()):
                 first, total = rows.get(name, (0, None))
                 found.setdefault(name, []).append((first, total, file))
         if odd := sorted(found.keys() ^ into.keys()):

@@ -64,7 +64,9 @@ class Resumable:
             partial.mkdir(parents=True)
         self.processes.wait()
         count = self.processes.count
-        write_part(partial / f"{self.processes.rank}.safetensors", {**self._weights(), **self._moments()}, self.processes)
+        write_part(
+            partial / f"{self.processes.rank}.safetensors", {**self._weights(), **self._moments()}, self.processes
+        )
         self.processes.wait()
         if self.processes.is_main:
             if missing := [path.name for path in _parts(partial, count) if not path.exists()]:
@@ -72,7 +74,9 @@ class Resumable:
                     f"{partial}: expected a part of each of the {count} processes, found none of {missing[:3]}. All "
                     "machines of a run must share its folder."
                 )
-            write_json(partial / "settings.json", {"format": STATE_FORMAT, "step": step, "parts": count, **self.settings})
+            write_json(
+                partial / "settings.json", {"format": STATE_FORMAT, "step": step, "parts": count, **self.settings}
+            )
             partial.rename(final)
             for older in final.parent.iterdir():
                 if older != final:

@@ -107,7 +107,14 @@ def trial(folder, arm, number, known):
     honest = is_finished(folder, LONG) == ((there.model, there.step) == (new.model, 4))
     assert apart(lambda: train(folder, LONG)) == 0
     again = left(folder) == new and rows_of(folder) == rows_of(before.parent / "reference")
-    return {"where": f"{arm.__name__} {number}", "signal": by, "whole": whole, "step": there.step, "honest": honest, "again": again}
+    return {
+        "where": f"{arm.__name__} {number}",
+        "signal": by,
+        "whole": whole,
+        "step": there.step,
+        "honest": honest,
+        "again": again,
+    }
 
 
 def test_a_kill_at_any_write_leaves_the_old_or_the_new_state_and_the_run_goes_on(tmp_path):
