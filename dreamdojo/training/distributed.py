@@ -262,10 +262,10 @@ def _store_after_restart() -> Any:
             "restarts on several machines need a store of their own: expected TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in "
             "torchrun's environment, found it unset. Set it on every machine (docs/cluster.md)."
         )
-    import torch.distributed as dist
+    from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-    return dist.PrefixStore(f"restart-{restarts}", store)
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return PrefixStore(f"restart-{restarts}", store)
 
 
 def _copy_main(module: nn.Module, device: torch.device) -> None:
