@@ -68,6 +68,8 @@ class PresetCommand(Command):
     """Where to compute."""
     precision: Precision = "auto"
     """bfloat16 where it is faster, unless said otherwise."""
+    peak_tflops: float | None = None
+    """What one device can do at most (its data sheet), of which training logs its share; measured if not given."""
     threads: int | None = None
     """CPU threads; all cores by default."""
     workers: int = 2
@@ -98,7 +100,8 @@ class PresetCommand(Command):
         """The run, after saying what was chosen and why."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        compute = join_processes(choose_compute(self.device, self.precision))
+        peak = None if self.peak_tflops is None else self.peak_tflops * 1e12
+        compute = dataclasses.replace(join_processes(choose_compute(self.device, self.precision)), peak_flops=peak)
         is_main = compute.processes.is_main
         if is_main:
             console.print(f"preset {self.preset.name}, {compute.reason}, {torch.get_num_threads()} threads")

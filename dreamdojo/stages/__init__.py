@@ -1,7 +1,7 @@
 """The stages as functions on a run folder. Each reads what the ones before it wrote, and can be run alone.
 
 RUN/cache/            frames, depth, latents and latent actions: side caches, keyed by what made them
-RUN/tokenizer/        model.safetensors  config.json  metrics.jsonl  state.pt; with depth, of both, and in it
+RUN/tokenizer/        model.safetensors  config.json  metrics.jsonl  state/; with depth, of both, and in it
                       rgb/  depth/: the same of each part
 RUN/latent_action/    the same
 RUN/alignment/        model.safetensors  config.json  alignment.json: latent actions to a robot's actions and back
@@ -9,8 +9,7 @@ RUN/pretrained/       the same: the world model after human video
 RUN/teacher/          the same, after the robot's episodes; with a LoRA also lora.safetensors  lora.json
 RUN/student/          the same, of few steps; with more stages than the warm-up also warm_up/  self_forcing/
 
-Under torchrun several processes train a stage together, `state.pt` is a folder `state`, and only the main process
-writes and speaks.
+Under torchrun several processes train a stage together; each writes its part of `state`, the main one the rest.
 """
 
 from dreamdojo.stages.begin import adopt_foundation, link_model, start_from, start_with_depth

@@ -1,6 +1,6 @@
 """Distil the teacher into a causal student of few steps: warm-up, self-forcing, long rollouts.
 
-FOLDER/               the student after the last stage: model.safetensors  config.json  metrics.jsonl  state.pt
+FOLDER/               the student after the last stage: model.safetensors  config.json  metrics.jsonl  state/
 FOLDER/warm_up/       the same of each stage before it
 FOLDER/self_forcing/
 

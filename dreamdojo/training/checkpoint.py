@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -40,25 +41,23 @@ def save_model(
 ) -> None:
     """Write a model whose `config` is a dataclass; `weights` replaces its own (e.g. an average), `about` is kept.
 
-    `dtype` stores floating-point weights in another precision.
+    `dtype` stores floating-point weights in another precision. A folder that is written again holds the old model or
+    the new one at every moment, or, where their configs differ, for a moment none: weights never meet a foreign config.
     """
     state = dict(model.state_dict() if weights is None else weights)
     if dtype is not None:
         state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
     with written_whole(folder / "model.safetensors") as path:
         save_file({name: value.detach().contiguous().cpu() for name, value in state.items()}, path)
-    write_config(folder, type(model), model.config, about)  # pyright: ignore[reportArgumentType]
+        raw = _raw_config(type(model), model.config, about)
+        if _differs(folder / "config.json", raw):
+            (folder / "config.json").unlink()
+    write_json(folder / "config.json", raw)
 
 
 def write_config(folder: Path, model_class: type[nn.Module], config: Any, about: Mapping[str, Any]) -> None:
     """Write `config.json`: what `load_model` builds the model from."""
-    raw = {
-        "format": FORMAT,
-        "class": model_class.__name__,
-        "config": dataclasses.asdict(config),
-        "about": dict(about),
-    }
-    write_json(folder / "config.json", raw)
+    write_json(folder / "config.json", _raw_config(model_class, config, about))
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -151,6 +150,19 @@ def check_fit(path: Path, expected: Mapping[str, tuple[int, ...]], found: Mappin
         raise CheckpointError(f"{path} does not fit this model: {'; '.join(part for part in parts if part)}")
 
 
+def check_format(path: Path, found: Any, expected: str) -> None:
+    """Refuse a file of another format than this version writes.
+
+    Raises:
+        CheckpointError: naming both.
+    """
+    if found != expected:
+        raise CheckpointError(
+            f"{path}: expected format {expected!r}, found {found!r}. It comes from another program or another version "
+            "of this one; open it with that, or make it again."
+        )
+
+
 def config_difference(found: Any, expected: Any) -> str:
     """Which fields of two configs of one class differ, in words for an error."""
     left, right = dataclasses.asdict(found), dataclasses.asdict(expected)
@@ -200,6 +212,25 @@ def from_plain(kind: Any, value: Any) -> Any:
     return value
 
 
+def _raw_config(model_class: type[nn.Module], config: Any, about: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "class": model_class.__name__,
+        "config": dataclasses.asdict(config),
+        "about": dict(about),
+    }
+
+
+def _differs(path: Path, raw: Mapping[str, Any]) -> bool:
+    """Whether there is a file that says something else."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(raw))
+    except FileNotFoundError:
+        return False
+    except ValueError:  # not even JSON
+        return True
+
+
 def _fitting(kinds: list[Any], value: Any) -> Any:
     """Of several kinds, the dataclass whose fields are those of `value`, else the first."""
     found = set(value) if isinstance(value, Mapping) else None
@@ -219,12 +250,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raw = read_json(folder / "config.json", of=f"checkpoint {folder}")
     except DataError as error:
         raise CheckpointError(f"not a checkpoint folder: {error} Run the stage that makes it first.") from error
-    if raw.get("format") != FORMAT:
-        found = raw.get("format")
-        raise CheckpointError(
-            f"{folder}/config.json: expected format {FORMAT!r}, found {found!r}. It may come from another program or a "
-            "newer version."
-        )
+    check_format(folder / "config.json", raw.get("format"), FORMAT)
     return raw
 
 

@@ -25,6 +25,8 @@ class Compute:
     reason: str
     processes: Processes = ALONE
     """The processes that compute together; one, unless torchrun started several."""
+    peak_flops: float | None = None
+    """Operations per second that one device can do at most, of which training logs its share; measured if None."""
 
     def autocasting(self) -> contextlib.AbstractContextManager:
         """bfloat16 autocast where it was chosen, nothing elsewhere; weights stay float32."""

@@ -91,7 +91,7 @@ def start_processes(device: torch.device) -> Processes:
     """Join the processes that torchrun started, until this one ends; without torchrun there are no others.
 
     Raises:
-        ConfigError: if `device` has no way to talk to others.
+        ConfigError: if `device` has no way to talk to others, or torchrun on several machines was not told how.
     """
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return ALONE
@@ -101,7 +101,13 @@ def start_processes(device: torch.device) -> Processes:
     import torch.distributed as dist
 
     if not dist.is_initialized():
-        dist.init_process_group(backends[device.type], device_id=device if device.type == "cuda" else None)
+        dist.init_process_group(
+            backends[device.type],
+            store=_store_after_restart(),
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+            device_id=device if device.type == "cuda" else None,
+        )
         atexit.register(dist.destroy_process_group)
     patient = dist.new_group(backend="gloo", timeout=timedelta(days=30))
     return Processes(dist.get_rank(), dist.get_world_size(), patient)
@@ -240,6 +246,26 @@ def noting_stops(processes: Processes) -> Iterator[Callable[[], bool]]:
 
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _store_after_restart() -> Any:
+    """Where processes that torchrun has started again find each other; None where torch finds the place itself.
+
+    torchrun keeps one store through all of its restarts, in which the addresses of the dead are still written. Alone on
+    a machine it counts restarts, so each gets a place of its own; several torchruns may count differently.
+    """
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if restarts == 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    if os.environ["LOCAL_WORLD_SIZE"] != os.environ["WORLD_SIZE"]:
+        raise ConfigError(
+            "restarts on several machines need a store of their own: expected TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in "
+            "torchrun's environment, found it unset. Set it on every machine (docs/cluster.md)."
+        )
+    from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return PrefixStore(f"restart-{restarts}", store)
 
 
 def _copy_main(module: nn.Module, device: torch.device) -> None:

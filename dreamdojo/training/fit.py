@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -35,8 +36,10 @@ from dreamdojo.training.distributed import (
     place,
 )
 from dreamdojo.training.optimizer import OptimizerName, make_optimizer
+from dreamdojo.training.prefetch import prefetched
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.training.resume import Resumable, saved_step, trained_weights
+from dreamdojo.training.speed import Speedometer, Work, in_words
 from dreamdojo.training.trackers import Tracker
 
 Batch = TypeVar("Batch")
@@ -151,6 +154,7 @@ def fit(
     about: Mapping[str, Any] = {},
     trackers: tuple[Tracker, ...] = (),
     report: Report = silent,
+    work: Work | None = None,
     save: Callable[[Mapping[str, Tensor]], None] | None = None,
     turns: Callable[[int], Turn] | None = None,
     stop_at: int | None = None,
@@ -164,14 +168,14 @@ def fit(
         model: The model; `step` must compute its loss through it.
         step: `(batch, state) -> (loss, metrics)`, with the same metrics for all micro-batches of a step.
         batches: `index -> batch`, the same batch for the same index; step i takes `micro_batches` of them from index
-            `i * micro_batches` on.
+            `i * micro_batches` on. A thread calls it, while the model computes.
         config: How to train.
-        folder: Run folder: `model.safetensors`, `config.json`, `metrics.jsonl`, and `state.pt` (`state/`, if several
-            processes train).
+        folder: Run folder: `model.safetensors`, `config.json`, `metrics.jsonl`, and `state/`, from which it resumes.
         compute: Device, precision and processes.
         about: Kept in the checkpoint's `config.json`.
         trackers: Where metrics go beside `metrics.jsonl`.
         report: Progress.
+        work: What one sample costs, for frames and tokens per second and the utilisation of the hardware in the log.
         save: Called once at the end, in the main process, with all weights of the model; by default it is saved as it
             is, with `about`.
         turns: What each step trains, for models whose parts take turns: a part without a gradient is left as it is. A
@@ -204,6 +208,8 @@ def fit(
     if done < config.steps and processes.is_main:
         report(done, config.steps, "resumed" if done else "")
     latest: dict[str, float] = {}
+    speed = Speedometer(compute, config.batch_size * config.micro_batches, work)
+    numbers = (index * config.micro_batches + micro for index in range(done, config.steps) for micro in mine)
     try:
         with ExitStack() as during:
             if restore is not None:
@@ -211,6 +217,7 @@ def fit(
             if config.checkpoint_activations and isinstance(model, HasShards):
                 during.enter_context(checkpoint_activations(model.shards().blocks))
             asked_to_stop = during.enter_context(noting_stops(processes))
+            prepared = during.enter_context(prefetched(batches, numbers, compute.device))
             for index in range(done, config.steps):
                 if index == stop_at:
                     raise KeyboardInterrupt
@@ -223,10 +230,8 @@ def fit(
                     group["lr"] = learning_rate
                 optimizer.zero_grad(set_to_none=True)
                 rows = []
-                for micro in mine:
-                    number = index * config.micro_batches + micro
+                for number, batch in islice(prepared, len(mine)):
                     generator = torch.Generator(compute.device).manual_seed(config.seed * 1_000_003 + number)
-                    batch = batches(number)
                     with compute.autocasting():
                         loss, metrics = step(batch, TrainingState(index, generator, averaged))
                     (loss / len(mine)).backward()
@@ -245,6 +250,7 @@ def fit(
                 optimizer.step()
                 _average(model, averaged, min(config.ema_decay, (1 + index) / (10 + index)))
                 done = index + 1
+                speed.step_done()
 
                 # once in a while: log and save
                 row |= {"gradient_norm": norm}
@@ -252,9 +258,10 @@ def fit(
                     row |= {f"{turn.part}_{name}": row.pop(name) for name in ("loss", "gradient_norm")}
                 latest |= row
                 if (done % config.log_every == 0 or done == config.steps) and processes.is_main:
-                    _log(folder, done, latest | {"seconds": time.monotonic() - started}, trackers)
+                    speeds = speed.read()
+                    _log(folder, done, latest | {"seconds": time.monotonic() - started} | speeds, trackers)
                     loss = f"{turn.part}_loss" if turn.part else "loss"
-                    report(done, config.steps, f"{loss.replace('_', ' ')} {row[loss]:.4f}")
+                    report(done, config.steps, f"{loss.replace('_', ' ')} {row[loss]:.4f}, {in_words(speeds)}")
                 if stopping:
                     raise KeyboardInterrupt
                 if done % config.save_every == 0 and done < config.steps:
@@ -262,16 +269,16 @@ def fit(
     except KeyboardInterrupt:  # only raised above, between two steps
         run.save(done)
         raise
-    run.save(done)
-    for name, value in trained_weights(model).items():
-        local(value).copy_(local(averaged[name]))
-    model.eval()
-    weights = gather(model.state_dict(), processes)
+    weights = gather({**model.state_dict(), **averaged}, processes)
     if processes.is_main and save is not None:
         save(weights)
     elif processes.is_main:
         save_model(folder, model, weights=weights, about=about)
     processes.wait()
+    run.save(done)  # after the model, so that a state of the last step says that the model is there
+    for name, value in trained_weights(model).items():
+        local(value).copy_(local(averaged[name]))
+    model.eval()
 
 
 def _compiled(model: nn.Module, report: Report, *, main: bool) -> Callable[[], None] | None:
@@ -284,7 +291,7 @@ def _compiled(model: nn.Module, report: Report, *, main: bool) -> Callable[[], N
 
 def is_finished(folder: Path, config: FitConfig) -> bool:
     """Whether `fit` has run to its last step in this folder."""
-    if not (folder / "model.safetensors").exists():
+    if not (folder / "config.json").exists():  # which is written after the weights
         return False
     step = saved_step(folder)
     return step is not None and step >= config.steps

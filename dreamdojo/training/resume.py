@@ -1,14 +1,13 @@
 """The state from which a run resumes: weights, averaged weights, the optimizer's moments and the step.
 
-One process writes `state.pt`. Several write their parts into `state/STEP/` (torch.distributed.checkpoint), which any
-number of processes reads. Frozen weights are in neither: they are those that the model is built with.
+It is a folder `state/STEP/` with one file per process that wrote it (`parts.py`); any number of processes reads it.
+Frozen weights are not in it: they are those that the model is built with.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamdojo.errors import CheckpointError
+from dreamdojo.errors import CheckpointError, DataError
 from dreamdojo.files import read_json, write_json, written_whole
+from dreamdojo.training.checkpoint import check_format
 from dreamdojo.training.distributed import Processes
+from dreamdojo.training.parts import part_names, read_parts, write_part
+
+STATE_FORMAT = "dreamdojo-training-state/1"
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -30,10 +33,9 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def saved_step(folder: Path) -> int | None:
     """How many steps the newest state in `folder` has behind it; None where there is no state."""
-    if (folder / "state.pt").exists():
-        return _read_one(folder)["step"]
-    newest = _newest(folder)
-    return None if newest is None else int(newest.name)
+    if (newest := _newest(folder)) is not None:
+        return int(newest.name)
+    return _read_old(folder)["step"] if (folder / "state.pt").exists() else None
 
 
 @dataclass(frozen=True)
@@ -49,46 +51,82 @@ class Resumable:
     processes: Processes
 
     def save(self, step: int) -> None:
-        """Write the state after `step` steps; it replaces the one before."""
-        if self.processes.several:
-            self._save_parts(step)
+        """Write the state after `step` steps; it replaces the one before.
+
+        Raises:
+            CheckpointError: if the processes do not see each other's files.
+        """
+        final, partial = self.folder / "state" / str(step), self.folder / "state" / ".partial"
+        if final.exists():  # asked to stop right after it was saved
             return
-        state = {
-            "step": step,
-            **self.settings,
-            "model": trained_weights(self.model),
-            "averaged": self.averaged,
-            "optimizer": self.optimizer.state_dict(),
-        }
-        with written_whole(self.folder / "state.pt") as path:
-            torch.save(state, path)
-        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        if self.processes.is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        self.processes.wait()
+        count = self.processes.count
+        write_part(
+            partial / f"{self.processes.rank}.safetensors", {**self._weights(), **self._moments()}, self.processes
+        )
+        self.processes.wait()
+        if self.processes.is_main:
+            if missing := [path.name for path in _parts(partial, count) if not path.exists()]:
+                raise CheckpointError(
+                    f"{partial}: expected a part of each of the {count} processes, found none of {missing[:3]}. All "
+                    "machines of a run must share its folder."
+                )
+            write_json(
+                partial / "settings.json", {"format": STATE_FORMAT, "step": step, "parts": count, **self.settings}
+            )
+            partial.rename(final)
+            for older in final.parent.iterdir():
+                if older != final:
+                    shutil.rmtree(older)
+            (self.folder / "state.pt").unlink(missing_ok=True)
+        self.processes.wait()
 
     def load(self) -> int:
         """Go back to the newest state and return its step; 0 where there is none.
 
         Raises:
-            CheckpointError: if the state is cut short, or belongs to another run.
+            CheckpointError: if the state is cut short, of another version, or belongs to another run.
         """
-        one, parts = self.folder / "state.pt", _newest(self.folder)
-        if one.exists() and self.processes.several:
-            raise CheckpointError(
-                f"{one} is the state of a single process, this run has {self.processes.count} processes. Go on with "
-                "one process, use another run folder, or delete the state to start this stage again."
-            )
-        if not one.exists() and parts is None:
-            return 0
-        if one.exists():
-            step = self._load_one()
+        newest = _newest(self.folder)
+        if newest is not None:
+            step = self._load(newest)
+        elif (self.folder / "state.pt").exists():
+            step = self._load_old()
         else:
-            assert parts is not None
-            step = self._load_parts(parts)
+            return 0
+        self.processes.wait()  # nobody goes on, and replaces the state, before all have read it
         if self.processes.is_main:
             _truncate_log(self.folder, step)
         return step
 
-    def _load_one(self) -> int:
-        state = _read_one(self.folder)
+    def _load(self, state: Path) -> int:
+        advice = "Use another run folder, or delete the state to start this stage again."
+        try:
+            found = read_json(state / "settings.json", of=f"training state {state}")
+        except DataError as error:
+            raise CheckpointError(f"{state} is not a whole training state: {error} {advice}") from error
+        check_format(state / "settings.json", found.get("format"), STATE_FORMAT)
+        self._check_settings(f"state/{state.name}", found)
+        parts = _parts(state, found["parts"])
+        try:
+            self._expect_moments(name for name in part_names(parts) if name.startswith("optimizer/"))
+            read_parts(parts, {**self._weights(), **self._moments()}, self.processes)
+        except (CheckpointError, KeyError) as error:
+            raise CheckpointError(f"{state} is cut short or of another model: {error}. {advice}") from error
+        return found["step"]
+
+    def _load_old(self) -> int:
+        """Go on with the `state.pt` of earlier versions, of one process."""
+        if self.processes.several:
+            raise CheckpointError(
+                f"{self.folder}/state.pt is of an earlier version, which one process alone can read, found "
+                f"{self.processes.count}. Go on with one process, use another run folder, or delete the state to start "
+                "this stage again."
+            )
+        state = _read_old(self.folder)
         self._check_settings("state.pt", {"micro_batches": 1} | state)  # older states have no micro-batches
         try:
             missing, foreign = self.model.load_state_dict(state["model"], strict=False)
@@ -102,47 +140,6 @@ class Resumable:
                 f"{self.folder}/state.pt is of another model or optimizer: {error}. Use another run folder."
             ) from error
         return state["step"]
-
-    def _save_parts(self, step: int) -> None:
-        from torch.distributed.checkpoint.state_dict_saver import save
-
-        final, partial = self.folder / "state" / str(step), self.folder / "state" / ".partial"
-        if self.processes.is_main:
-            shutil.rmtree(partial, ignore_errors=True)
-        self.processes.wait()
-        if final.exists():  # asked to stop right after it was saved
-            return
-        save({**self._weights(), **self._moments()}, checkpoint_id=partial)
-        if self.processes.is_main:
-            write_json(partial / "settings.json", {"step": step, **self.settings})
-            partial.rename(final)
-            for older in final.parent.iterdir():
-                if older != final:
-                    shutil.rmtree(older)
-        self.processes.wait()
-
-    def _load_parts(self, parts: Path) -> int:
-        from torch.distributed.checkpoint.api import CheckpointException
-        from torch.distributed.checkpoint.filesystem import FileSystemReader
-        from torch.distributed.checkpoint.state_dict_loader import load
-
-        found = read_json(parts / "settings.json", of=f"training state {parts}")
-        self._check_settings(f"state/{parts.name}", found)
-        try:
-            saved = FileSystemReader(parts).read_metadata().state_dict_metadata
-            self._expect_moments(name for name in saved if name.startswith("optimizer/"))
-            weights = {**self._weights(), **self._moments()}
-            if saved.keys() != weights.keys():
-                raise KeyError(*sorted(saved.keys() ^ weights.keys())[:3])
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it should be in one process
-                load(weights, checkpoint_id=parts, no_dist=not self.processes.several)
-        except (CheckpointException, OSError, EOFError, RuntimeError, KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"{parts} is cut short or of another model ({type(error).__name__}: {error}). Use another run folder, "
-                "or delete the state to start this stage again."
-            ) from error
-        return found["step"]
 
     def _weights(self) -> dict[str, Tensor]:
         model = {f"model/{name}": value for name, value in trained_weights(self.model).items()}
@@ -166,14 +163,18 @@ class Resumable:
 
     def _check_settings(self, file: str, found: Mapping[str, Any]) -> None:
         for name, value in self.settings.items():
-            if found[name] != value:
+            if found.get(name) != value:
                 raise CheckpointError(
-                    f"{self.folder}/{file} is of a run with {name}={found[name]}, this one has {value}. "
+                    f"{self.folder}/{file} is of a run with {name}={found.get(name)}, this one has {value}. "
                     "Use another run folder or delete the old state."
                 )
 
 
-def _read_one(folder: Path) -> dict[str, Any]:
+def _parts(state: Path, count: int) -> list[Path]:
+    return [state / f"{rank}.safetensors" for rank in range(count)]
+
+
+def _read_old(folder: Path) -> dict[str, Any]:
     try:
         return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     except Exception as error:
@@ -189,9 +190,10 @@ def _newest(folder: Path) -> Path | None:
 
 
 def _truncate_log(folder: Path, step: int) -> None:
-    """Drop rows after `step`: the steps they tell of are about to be run again."""
+    """Drop rows after `step`, which are about to be run again, and a last one that was not written to its end."""
     path = folder / "metrics.jsonl"
     if path.exists():
-        kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
         with written_whole(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept))
+            temporary.write_text("".join(kept))

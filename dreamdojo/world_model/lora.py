@@ -21,7 +21,7 @@ from torch import Tensor
 from dreamdojo.dataset.windows import Source
 from dreamdojo.errors import CheckpointError, ConfigError, DataError, MissingDependencyError
 from dreamdojo.files import read_json, write_json, written_whole
-from dreamdojo.training.checkpoint import FORMAT, from_plain, load_model, load_weights, save_model
+from dreamdojo.training.checkpoint import FORMAT, check_format, from_plain, load_model, load_weights, save_model
 from dreamdojo.training.device import Compute
 from dreamdojo.training.progress import Report, silent
 from dreamdojo.training.trackers import Tracker
@@ -133,6 +133,7 @@ def load_lora(base: WorldModel, folder: Path) -> WorldModel:
     """
     try:
         raw = read_json(folder / "lora.json", of=f"LoRA {folder}")
+        check_format(folder / "lora.json", raw.get("format"), FORMAT)
         config, lora = from_plain(WorldModelConfig, raw["model"]), from_plain(LoRAConfig, raw["lora"])
     except (ConfigError, DataError, KeyError) as error:
         raise CheckpointError(f"{folder}/lora.json does not describe a LoRA: {error}") from error

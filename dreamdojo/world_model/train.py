@@ -26,7 +26,9 @@ from dreamdojo.flow.rectified import clean_from_velocity, interpolate, per_frame
 from dreamdojo.training.device import Compute
 from dreamdojo.training.fit import FitConfig, TrainingState, fit
 from dreamdojo.training.progress import Report, silent
+from dreamdojo.training.speed import Work
 from dreamdojo.training.trackers import Tracker
+from dreamdojo.world_model.budget import Grid, pass_flops
 from dreamdojo.world_model.dit import DiTConfig
 from dreamdojo.world_model.losses import flow_loss
 from dreamdojo.world_model.model import WorldModel
@@ -160,9 +162,27 @@ def train_world_model(
         about=about,
         trackers=trackers,
         report=report,
+        work=work_of(model, training, sources),
         save=save,
     )
     return model
+
+
+def work_of(model: WorldModel, training: WorldModelTraining, sources: Sequence[Source]) -> Work:
+    """What a sample of training costs: a forward pass of the DiT, twice that for the gradients (less where weights are
+    frozen), and one more where the model's own predictions are its context. Adapters and text are not counted.
+    """
+    config, frames = model.config.dit, training.latent_frames
+    rows, columns = next(iter(sources[0].episodes))["latent"].shape[-2:]
+    grid = Grid(rows=rows, columns=columns)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.dit.parameters()]
+    trained = sum(size for size, is_trained in sizes if is_trained) / sum(size for size, _ in sizes)
+    passes = 2 + trained + (training.scheme == "per_frame" and training.own_context > 0)
+    return Work(
+        frames=frames * config.actions_per_latent,
+        tokens=frames * grid.tokens(config),
+        flops=passes * pass_flops(config, grid, frames=frames, text_tokens=model.config.text_tokens or 512),
+    )
 
 
 def corrupt(

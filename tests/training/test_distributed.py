@@ -1,6 +1,5 @@
 """Two processes under torchrun (gloo) against one. They run once, in `two_processes.py`; a test looks at one trace."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,16 +15,19 @@ from dreamdojo.training.distributed import Processes
 from dreamdojo.training.fit import fit, is_finished
 from dreamdojo.world_model.model import WorldModel
 from tests.tiny import CPU, tiny_world_model
-from tests.training.two_processes import FIT, train, train_small_addition, train_student
+from tests.training.test_fit import rows_of
+from tests.training.two_processes import FIT, train, train_small_addition, train_student, train_three_steps
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Folders that two processes have written: two, parts (stopped and resumed), regrouped (stopped), diverged."""
+    """Folders that two processes have written: two, parts (stopped and resumed), regrouped (stopped), diverged, ..."""
     folder = tmp_path_factory.mktemp("runs")
+    train_three_steps(folder / "spread")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun += ["--max-restarts", "1", "--monitor-interval", "0.1"]
     command = [*torchrun, "-m", "tests.training.two_processes", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stderr[-4000:]
     return folder
 
@@ -37,9 +39,8 @@ def one(tmp_path_factory):
     return folder
 
 
-def rows(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
+def approximately(rows):
+    return [pytest.approx(row, rel=1e-5) for row in rows]
 
 
 def assert_same_weights(a, b, file="model.safetensors"):
@@ -50,11 +51,10 @@ def assert_same_weights(a, b, file="model.safetensors"):
 
 
 def test_two_processes_compute_what_one_does(runs, one):
-    alone, together = rows(one), rows(runs / "two")
-    assert len(alone) == len(together) == FIT.steps
+    alone, together = rows_of(one), rows_of(runs / "two")
+    assert len(alone) == FIT.steps
     assert min(row["gradient_norm"] for row in alone) > FIT.gradient_clip
-    for a, b in zip(alone, together, strict=True):
-        assert a == pytest.approx(b, rel=1e-5)
+    assert alone == approximately(together)
     assert_same_weights(one, runs / "two")
     assert load_model(runs / "two", WorldModel).config == load_model(one, WorldModel).config
 
@@ -75,24 +75,48 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step_and_they_resume(
     assert (runs / "stopped-0").exists() and (runs / "stopped-1").exists()
     assert [path.name for path in (runs / "regrouped" / "state").iterdir()] == ["3"]
     assert not is_finished(runs / "regrouped", FIT) and is_finished(runs / "parts", FIT)
-    assert rows(runs / "parts") == rows(runs / "two")  # which also computed its activations again
+    assert rows_of(runs / "parts") == rows_of(runs / "two")  # which also computed its activations again
     whole, parts = (load_file(runs / name / "model.safetensors") for name in ("two", "parts"))
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
-def test_one_process_goes_on_with_the_state_of_two(runs, one):
+def test_one_process_goes_on_with_the_state_of_two_and_two_with_that_of_one(runs, one):
     train(runs / "regrouped")
-    assert not (runs / "regrouped" / "state").exists() and (runs / "regrouped" / "state.pt").exists()
+    assert [path.name for path in (runs / "regrouped" / "state" / "6").glob("*.safetensors")] == ["0.safetensors"]
     assert_same_weights(one, runs / "regrouped")
+    assert_same_weights(one, runs / "spread")  # one process made its first three steps
+    assert rows_of(one) == approximately(rows_of(runs / "spread"))
 
 
 def test_a_state_of_other_batches_or_cut_short_is_refused(runs):
     with pytest.raises(CheckpointError, match="micro_batches=4, this one has 2"):
         train(runs / "two", fit=replace(FIT, micro_batches=2))
-    part = next((runs / "parts" / "state" / "6").glob("*.distcp"))
-    part.write_bytes(part.read_bytes()[:100])
+    part = runs / "parts" / "state" / "6" / "1.safetensors"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:100])
+    with pytest.raises(CheckpointError, match=r"1\.safetensors is cut short"):
+        train(runs / "parts")
+    part.write_bytes(whole)
+    (runs / "parts" / "state" / "6" / "0.safetensors").write_bytes(whole)
     with pytest.raises(CheckpointError, match="cut short or of another model"):
         train(runs / "parts")
+
+
+def test_in_bfloat16_two_processes_keep_weights_moments_and_average_in_float32(runs):
+    parts = [load_file(runs / "bfloat16" / "state" / "6" / f"{rank}.safetensors") for rank in (0, 1)]
+    assert {value.dtype for part in parts for value in part.values()} == {torch.float32}
+    exact, rounded = rows_of(runs / "two"), rows_of(runs / "bfloat16")
+    assert exact != rounded
+    for a, b in zip(exact, rounded, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=0.05)
+
+
+def test_a_process_that_is_killed_is_started_again_and_nothing_is_lost(runs):
+    """Under `torchrun --max-restarts`: rank 1 kills itself in the fifth step; a state was saved after the fourth."""
+    assert (runs / "killed-1").exists()
+    assert rows_of(runs / "killed") == rows_of(runs / "two")
+    whole, killed = ((runs / name / "model.safetensors").read_bytes() for name in ("two", "killed"))
+    assert whole == killed
 
 
 def test_a_loss_that_is_not_finite_stops_both_before_the_update(runs):

@@ -1,28 +1,37 @@
 import errno
 import json
+import shutil
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from dreamdojo import files
+from dreamdojo.dataset.windows import Windows
 from dreamdojo.errors import CheckpointError, ConfigError, DataError, TrainingDiverged
 from dreamdojo.training import checkpoint
 from dreamdojo.training.checkpoint import from_plain
+from dreamdojo.training.distributed import Processes
 from dreamdojo.training.fit import FitConfig, fit, is_finished
-from dreamdojo.training.resume import saved_step
+from dreamdojo.training.optimizer import make_optimizer
+from dreamdojo.training.prefetch import each_tensor, prefetched
+from dreamdojo.training.resume import STATE_FORMAT, Resumable, saved_step
+from dreamdojo.training.speed import SPEEDS, Work, measured_peak
 from dreamdojo.world_model.train import WorldModelTraining, train_world_model
 from tests.tiny import CPU, latent_source, tiny_world_model
 
 
 class Line(nn.Module):
-    def __init__(self):
+    def __init__(self, config: FitConfig | None = None):
         super().__init__()
         torch.manual_seed(0)
-        self.config = FitConfig(steps=1, batch_size=1, learning_rate=1.0)  # any dataclass will do
+        self.config = config or FitConfig(steps=1, batch_size=1, learning_rate=1.0)  # any dataclass will do
         self.layer = nn.Linear(2, 1)
 
 
@@ -49,6 +58,12 @@ def config(**changes):
     )
 
 
+def rows_of(folder):
+    """The log without its speeds, which are never the same."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in SPEEDS} for row in rows]
+
+
 def train(folder, **arguments):
     model = Line()
     fit(model, step_of(model), batches, config=config(), folder=folder, compute=CPU, **arguments)
@@ -57,7 +72,7 @@ def train(folder, **arguments):
 
 def test_the_loss_falls(tmp_path):
     train(tmp_path)
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rows = rows_of(tmp_path)
     assert rows[-1]["loss"] < 0.2 * rows[0]["loss"]
     assert is_finished(tmp_path, config())
 
@@ -71,14 +86,7 @@ def test_stopping_and_resuming_equals_not_having_stopped_bit_for_bit(tmp_path, s
     resumed = train(tmp_path / "parts")
     for name, value in whole.items():
         assert torch.equal(value, resumed[name])
-    seconds_aside = [
-        [
-            {k: v for k, v in json.loads(line).items() if k != "seconds"}
-            for line in (tmp_path / f / "metrics.jsonl").read_text().splitlines()
-        ]
-        for f in ("whole", "parts")
-    ]
-    assert seconds_aside[0] == seconds_aside[1]
+    assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "parts")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -163,10 +171,131 @@ def test_a_state_of_another_run_is_refused(tmp_path):
 def test_a_truncated_state_is_refused_by_name(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, stop_at=8)
-    state = tmp_path / "state.pt"
+    state = tmp_path / "state" / "8" / "0.safetensors"
     state.write_bytes(state.read_bytes()[:200])
-    with pytest.raises(CheckpointError, match=r"state\.pt"):
+    with pytest.raises(CheckpointError, match=r"state/8 is cut short.*0\.safetensors"):
         train(tmp_path)
+
+
+def test_a_foreign_or_newer_version_is_refused_by_name(tmp_path):
+    """A model folder and a training state, each with both formats in the message."""
+    train(tmp_path / "model")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "state", stop_at=8)
+    for file, load, known in (
+        (tmp_path / "model" / "config.json", lambda: checkpoint.load_model(tmp_path / "model", Line), "dreamdojo/1"),
+        (tmp_path / "state" / "state" / "8" / "settings.json", lambda: train(tmp_path / "state"), STATE_FORMAT),
+    ):
+        whole = files.read_json(file, of="a checkpoint")
+        for found in ("dreamdojo/2", "somebody-else/1", None):
+            files.write_json(file, {**whole, "format": found})
+            with pytest.raises(CheckpointError, match=f"{file.name}: expected format '{known}', found {found!r}"):
+                load()
+        files.write_json(file, whole)
+        load()
+
+
+def test_the_state_of_an_earlier_version_is_read(tmp_path):
+    """`state.pt` with the optimizer's moments by number, as one process wrote it before states were folders."""
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "old", stop_at=9)
+    model = Line()
+    optimizer = make_optimizer(model, "adamw", learning_rate=0.1, weight_decay=0.01, betas=(0.9, 0.99))
+    averaged = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = {"seed": 0, "batch_size": 8}
+    run = Resumable(tmp_path / "old", model, optimizer, averaged, settings, Processes())
+    state = {"step": run.load(), **settings, "model": model.state_dict(), "averaged": averaged}
+    shutil.rmtree(tmp_path / "old" / "state")
+    torch.save({**state, "optimizer": optimizer.state_dict()}, tmp_path / "old" / "state.pt")
+    assert saved_step(tmp_path / "old") == 9
+    resumed = train(tmp_path / "old")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert not (tmp_path / "old" / "state.pt").exists()
+
+
+def test_a_log_that_ends_in_half_a_row_is_mended(tmp_path):
+    train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", stop_at=12)
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 15, "lo')
+    train(tmp_path / "parts")
+    assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "parts")
+
+
+def test_three_runs_with_one_seed_write_the_same_bytes(tmp_path):
+    for name in "abc":
+        train(tmp_path / name)
+    for file in ("model.safetensors", "config.json", "state/60/0.safetensors"):
+        assert len({(tmp_path / name / file).read_bytes() for name in "abc"}) == 1, file
+    assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b") == rows_of(tmp_path / "c")
+
+
+def test_batches_come_in_order_and_their_error_in_the_step_that_wants_them(tmp_path):
+    threads, asked = set(), []
+
+    def broken(index):
+        threads.add(threading.current_thread())
+        asked.append(index)
+        if index == 5:
+            raise DataError("episode 7 is broken")
+        return batches(index)
+
+    model = Line()
+    with pytest.raises(DataError, match="episode 7"):
+        fit(model, step_of(model), broken, config=config(log_every=1), folder=tmp_path, compute=CPU)
+    assert rows_of(tmp_path)[-1]["step"] == 5
+    assert asked == sorted(asked) and max(asked) <= 5 + 2
+    assert threading.current_thread() not in threads and not any(thread.is_alive() for thread in threads)
+
+
+def test_the_next_batch_is_made_while_the_model_computes():
+    """The consumer never lets go before the batch after its own has begun, so without overlap this would not end."""
+    begun = [threading.Event() for _ in range(5)]
+
+    def make(index):
+        begun[index].set()
+        return index
+
+    with prefetched(make, iter(range(4)), torch.device("cpu")) as batches_:
+        for number, batch in batches_:
+            assert number == batch
+            assert number == 3 or begun[number + 1].wait(timeout=20)
+
+
+def test_tensors_are_found_wherever_a_batch_keeps_them():
+    windows = Windows({"pusher": {"chunk": torch.ones(2)}})
+    moved = each_tensor((windows, [torch.ones(1)], "text"), lambda tensor: tensor + 1)
+    assert moved[0].by_embodiment["pusher"]["chunk"].tolist() == [2, 2]
+    assert moved[1][0].item() == 2 and moved[2] == "text"
+
+
+def test_the_log_tells_speeds_of_all_processes_and_the_share_of_the_hardware(tmp_path):
+    lines, work = [], Work(frames=4, tokens=16, flops=3e6)
+    model = Line()
+    told = replace(CPU, peak_flops=1e9)
+    report = lambda done, total, words: lines.append(words)  # noqa: E731
+    fit(model, step_of(model), batches, config=config(), folder=tmp_path, compute=told, work=work, report=report)
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    samples = row["samples_per_second"]
+    assert row["frames_per_second"] == pytest.approx(4 * samples)
+    assert row["tokens_per_second"] == pytest.approx(16 * samples)
+    assert row["model_flops_utilisation"] == pytest.approx(samples * 3e6 / 1e9)
+    assert "frames/s" in lines[-1] and lines[-1].endswith("% of peak")
+    assert 1e8 < measured_peak(torch.device("cpu"), False, size=128) < 1e14
+
+
+def test_weights_stay_in_float32_where_bfloat16_computes(tmp_path):
+    """Updates far below the last bit of bfloat16 add up, in weights and in what a run resumes from."""
+    model = Line()
+    before = model.layer.weight.detach().clone()
+    small = config(learning_rate=1e-5, steps=50, final_learning_rate=1.0, weight_decay=0.0)
+    fit(model, step_of(model), batches, config=small, folder=tmp_path, compute=replace(CPU, autocast=True))
+    moved = (model.layer.weight - before).abs()
+    assert moved.min() > 1e-4 and moved.max() < 6e-4 < 2**-9 * before.abs().max()
+    part = load_file(tmp_path / "state" / "50" / "0.safetensors")
+    assert {value.dtype for value in part.values()} == {torch.float32}
 
 
 def test_a_full_disk_keeps_what_was_written(tmp_path, monkeypatch):

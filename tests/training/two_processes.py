@@ -5,6 +5,8 @@ python -m torch.distributed.run --nproc-per-node 2 -m tests.training.two_process
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import signal
 import sys
@@ -58,13 +60,13 @@ def train_small_addition(folder, compute=CPU):
     train_lora(tiny_world_model(), training, sources, folder, lora=LoRAConfig(rank=2, alpha=4.0), compute=compute)
 
 
-def stop_in_the_third_step(process):
-    """Send one process the signal of a scheduler; the other hears nothing."""
+def stop_in_the_third_step(process, per_step=2):
+    """Send process 1 the signal of a scheduler; the other hears nothing."""
     calls = []
 
     def before_forward(*_):
         calls.append(None)
-        if len(calls) == 5 and process == 1:  # two micro-batches a step
+        if len(calls) == 2 * per_step + 1 and process == 1:
             signal.raise_signal(signal.SIGTERM)
 
     return before_forward
@@ -81,11 +83,37 @@ def train_until_one_loss_is_not_finite(folder, compute):
     fit(model, step, lambda index: torch.ones(1, 2, 4, 4, 4), config=FIT, folder=folder, compute=compute)
 
 
+def train_three_steps(folder):
+    """With one process, which is then told to stop."""
+    with contextlib.suppress(KeyboardInterrupt):
+        train(folder, before_forward=stop_in_the_third_step(1, per_step=4))
+
+
+def kill_in_the_fifth_step(note):
+    """Once: the process leaves a note and is gone, as when a machine fails."""
+    calls = []
+
+    def before_forward(*_):
+        calls.append(None)
+        if len(calls) == 10 and not note.exists():
+            note.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return before_forward
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     compute = join_processes(CPU)
     processes = compute.processes
 
+    train(
+        folder / "killed",
+        compute,
+        before_forward=kill_in_the_fifth_step(folder / "killed-1") if processes.rank == 1 else None,
+    )
+    train(folder / "bfloat16", replace(compute, autocast=True))
+    train(folder / "spread", compute)
     train(folder / "two", compute, replace(FIT, checkpoint_activations=True))
     try:
         train(folder / "parts", compute, before_forward=stop_in_the_third_step(processes.rank))

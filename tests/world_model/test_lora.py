@@ -9,6 +9,7 @@ pytest.importorskip("peft", reason='LoRA needs peft: pip install "dreamdojo[lora
 from dreamdojo.errors import CheckpointError, ConfigError
 from dreamdojo.training.checkpoint import load_model, read_about
 from dreamdojo.training.fit import FitConfig
+from dreamdojo.training.parts import part_names
 from dreamdojo.world_model.lora import LoRAConfig, add_lora, load_lora, merge_lora, train_lora
 from dreamdojo.world_model.model import WorldModel
 from dreamdojo.world_model.train import WorldModelTraining, train_world_model
@@ -79,8 +80,9 @@ def test_training_changes_the_lora_and_the_adapters_and_nothing_else(tmp_path):
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert changed == trained
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert set(state["averaged"]) == trained | {name for name, _ in model.named_buffers()}
+    kept = part_names([tmp_path / "state" / str(TRAINING.fit.steps) / "0.safetensors"])
+    averaged = {name.removeprefix("averaged/") for name in kept if name.startswith("averaged/")}
+    assert averaged == trained | {name for name, _ in model.named_buffers()}
 
 
 def test_a_run_leaves_the_merged_model_and_the_lora_which_comes_back_on_its_base(tmp_path):
