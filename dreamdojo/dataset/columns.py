@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,11 @@ from dreamdojo.errors import DataError
 class ParquetColumns:
     """Reads whole columns of files; the last few stay in memory."""
 
-    def __init__(self, *, max_kept: int = 64) -> None:
+    def __init__(
+        self, *, local: Callable[[Path], AbstractContextManager[Path]] = nullcontext, max_kept: int = 64
+    ) -> None:
+        """`local` gives a file's copy on this machine, where the path is only its name."""
+        self._local = local
         self._kept: OrderedDict[tuple[Path, str], np.ndarray] = OrderedDict()
         self._max_kept = max_kept
 
@@ -33,7 +39,8 @@ class ParquetColumns:
         values = self._kept.get((path, key))
         if values is None:
             try:
-                values = self._load(path, key, of)
+                with self._local(path) as copy:
+                    values = self._load(copy, key, of)
             except (pa.ArrowException, OSError) as error:
                 raise DataError(
                     f"{of}: expected a readable Parquet file {path.name}, found {error}. Copy the dataset again."
