@@ -141,7 +141,9 @@ class RemoteDataset:
         found = _persistently(self.url, read)
         base = inside.rstrip("/") + "/"
         files = {
-            path.removeprefix(base): {key: str(about[key]) if key != "size" else about[key] for key in _STATED if key in about}
+            path.removeprefix(base): {
+                key: str(about[key]) if key != "size" else about[key] for key in _STATED if key in about
+            }
             for path, about in found.items()
         }
         if "meta/info.json" not in files:
@@ -169,12 +171,12 @@ class RemoteDataset:
             raise DataError(f"dataset {self.url}: expected the file {name}, found no such file. Upload it again.")
         size = int(self.files[name]["size"])
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(self.cache.folder / "locks" / str(hash_of(self._key + name) % _LOCKS)):
+        with alone(self.cache.folder / "locks" / str(hash_of(self._key + name) % _LOCKS)):
             if copy.is_file():
                 return
             part = copy.with_name(f".{copy.name}.partial-{os.getpid()}-{size}")
             try:
-                with _alone(self.cache.folder / "locks" / "room"):
+                with alone(self.cache.folder / "locks" / "room"):
                     _make_room(self.cache, size, for_what=f"{self.url}/{name}")
                     part.touch()
                 with disk_full(copy, needed=size):
@@ -222,7 +224,7 @@ def _persistently(url: str, read: Any) -> Any:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
     """One process, and one thread of it, at a time."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("ab") as file:
@@ -264,8 +266,8 @@ def _make_room(cache: FileCache, size: int, *, for_what: str) -> None:
             total -= bytes_of
     if total + size > cache.limit:
         raise CacheFullError(
-            f"{for_what}: expected room for {size / 1e9:.3g} GB in the cache {cache.folder}, found {total / 1e9:.3g} of "
-            f"{cache.limit / 1e9:.3g} GB in use. Set DREAMDOJO_CACHE_GB higher, or use fewer workers."
+            f"{for_what}: expected room for {size / 1e9:.3g} GB in the cache {cache.folder}, found {total / 1e9:.3g} "
+            f"of {cache.limit / 1e9:.3g} GB in use. Set DREAMDOJO_CACHE_GB higher, or use fewer workers."
         )
 
 

@@ -50,9 +50,7 @@ class Episode:
     """What else the dataset states about it, e.g. `split` or `seed`."""
 
 
-def open_dataset(
-    root: Path | str, *, embodiment: Embodiment | None = None, cache: FileCache | None = None
-) -> Dataset:
+def open_dataset(root: Path | str, *, embodiment: Embodiment | None = None, cache: FileCache | None = None) -> Dataset:
     """Open a dataset folder and check that every file its meta names is there.
 
     Args:
@@ -146,8 +144,9 @@ class Dataset:
     def hash(self) -> str:
         """32 hex digits that change when the dataset does.
 
-        Of a dataset elsewhere, those that its storage's listing gives. Else cheap, so not of every byte: all of `meta/`, and of each data and video file its name, its size and its first
-        and last 64 KiB, where Parquet and MP4 keep their tables of contents.
+        Of a dataset elsewhere, those of its storage's listing. Else cheap, so not of every byte: all of `meta/`, and of
+        each data and video file its name, its size and its first and last 64 KiB, where Parquet and MP4 keep their
+        tables of contents.
         """
         if self._remote is not None:
             return self._remote.hash

@@ -82,7 +82,8 @@ class EpisodeStream(Sequence[dict[str, np.ndarray]]):
         workers: int | None = None,
         on_unreadable: OnUnreadable | None = None,
     ) -> None:
-        self.dataset, self.rate, self.size, self.kind = dataset, rate, as_size(size), kind
+        self.dataset, self.rate, self.size = dataset, rate, as_size(size)
+        self.kind: Literal["frames", "depth"] = kind
         self.camera = dataset.camera(camera)
         self.workers = workers or os.cpu_count() or 1
         self.unreadable: dict[int, str] = {}
@@ -162,7 +163,9 @@ class EpisodeStream(Sequence[dict[str, np.ndarray]]):
             raise
         except DataError as error:
             if self._on_unreadable is None:
-                raise DataError(f"{error} To go on without such episodes, and be told of them: --skip-corrupt.") from error
+                raise DataError(
+                    f"{error} To go on without such episodes, and be told of them: --skip-corrupt."
+                ) from error
             self.unreadable[episode] = str(error)
             self._on_unreadable(Unreadable(str(self.dataset.address), episode, str(error)))
             return False
@@ -234,7 +237,9 @@ class MovingPool:
     moves through its part. All is a function of the seed and the step.
     """
 
-    def __init__(self, files: np.ndarray, weights: np.ndarray, *, size: int, lanes: int, seed: Sequence[int], spread: int = 8):
+    def __init__(
+        self, files: np.ndarray, weights: np.ndarray, *, size: int, lanes: int, seed: Sequence[int], spread: int = 8
+    ):
         """Segments with their file and their number of windows; `size` of them, over all lanes, make the pool."""
         self._usable = np.flatnonzero(weights > 0)
         self._files, self._seed, self._spread, self._lanes = files[self._usable], list(seed), spread, lanes
@@ -253,7 +258,9 @@ class MovingPool:
         turn, lane = divmod(step, self._lanes)
         length = len(np.array_split(np.arange(len(self._usable)), self._lanes)[lane])
         if length == 0:
-            raise ConfigError(f"expected at least {self._lanes} segments, one for each micro-batch, got {len(self._usable)}")
+            raise ConfigError(
+                f"expected at least {self._lanes} segments, one for each micro-batch, got {len(self._usable)}"
+            )
         if length <= self.size:
             everything = self._usable[np.sort(self._order(0, lane))]
             return everything, everything

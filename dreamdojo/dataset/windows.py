@@ -76,10 +76,15 @@ class WindowSampler:
         self._shares = np.array([source.weight for source in self.sources]) / sum(s.weight for s in self.sources)
         span = (length - 1) * max(self.strides) + 1
         self._starts: list[np.ndarray] = []
+        self._cumulative: list[np.ndarray] = []
         self._pools: list[MovingPool | None] = []
         for number, source in enumerate(self.sources):
             stream = source.episodes if isinstance(source.episodes, EpisodeStream) else None
-            rows = np.array([len(next(iter(each.values()))) for each in source.episodes]) if stream is None else stream.rows
+            rows = (
+                np.array([len(next(iter(each.values()))) for each in source.episodes])
+                if stream is None
+                else stream.rows
+            )
             starts = np.maximum(rows - span + 1, 0)
             if starts.sum() == 0:
                 raise DataError(
@@ -87,6 +92,7 @@ class WindowSampler:
                     f"{len(rows)} has {rows.max(initial=0)}. Record longer episodes or use a shorter window."
                 )
             self._starts.append(starts)
+            self._cumulative.append(np.cumsum(starts))
             pool = None
             if stream is not None:
                 pool = MovingPool(stream.files, starts, size=stream.pool, lanes=lanes, seed=(seed, number))
@@ -97,16 +103,19 @@ class WindowSampler:
         random = np.random.default_rng([self.seed, step])
         counts = random.multinomial(self.batch_size, self._shares)
         samples: dict[str, dict[str, list[Tensor]]] = {}
-        for source, share, starts, pool, count in zip(
-            self.sources, self._shares, self._starts, self._pools, counts, strict=True
-        ):
-            places = np.arange(len(starts))
-            if pool is not None:
-                assert isinstance(source.episodes, EpisodeStream)
-                places, wanted = pool.at(step, self.batch_size * share, source.episodes.ahead)
-                source.episodes.hold(wanted.tolist())
+        for number, count in enumerate(counts):
+            source, places, cumulative = self.sources[number], *self._at_hand(number, step)
             for _ in range(count):
-                index, start = self._draw(random, source, places, starts)
+                found, start = _draw(random, cumulative)
+                while isinstance(source.episodes, EpisodeStream) and not source.episodes.readable(int(places[found])):
+                    places = np.delete(places, found)
+                    if not len(places):
+                        raise DataError(
+                            f"{source.embodiment}: expected an episode that decodes, found none among those at hand"
+                        )
+                    cumulative = np.cumsum(self._starts[number][places])
+                    found, start = _draw(random, cumulative)
+                index = int(places[found])
                 stride = int(random.choice(self.strides))
                 episode = source.episodes[index]
                 rows = slice(start, start + (self.length - 1) * stride + 1, stride)
@@ -121,17 +130,18 @@ class WindowSampler:
             {name: {key: torch.stack(parts) for key, parts in keys.items()} for name, keys in samples.items()}
         )
 
-    @staticmethod
-    def _draw(
-        random: np.random.Generator, source: Source, places: np.ndarray, starts: np.ndarray
-    ) -> tuple[int, int]:
-        """An episode among `places` and the first row of a window in it; unreadable ones are drawn again."""
-        while len(places):
-            cumulative = np.cumsum(starts[places])
-            position = int(random.integers(cumulative[-1]))
-            found = int(np.searchsorted(cumulative, position, side="right"))
-            index, start = int(places[found]), position - (int(cumulative[found - 1]) if found else 0)
-            if not isinstance(source.episodes, EpisodeStream) or source.episodes.readable(index):
-                return index, start
-            places = places[places != index]
-        raise DataError(f"{source.embodiment}: expected an episode that decodes, found none among those at hand")
+    def _at_hand(self, number: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The episodes of a source that a step draws from, and their windows, counted up."""
+        pool, stream, starts = self._pools[number], self.sources[number].episodes, self._starts[number]
+        if pool is None or not isinstance(stream, EpisodeStream):
+            return np.arange(len(starts)), self._cumulative[number]
+        places, wanted = pool.at(step, self.batch_size * self._shares[number], stream.ahead)
+        stream.hold(wanted.tolist())
+        return places, np.cumsum(starts[places])
+
+
+def _draw(random: np.random.Generator, cumulative: np.ndarray) -> tuple[int, int]:
+    """Which of several episodes, and the first row of a window in it."""
+    position = int(random.integers(cumulative[-1]))
+    found = int(np.searchsorted(cumulative, position, side="right"))
+    return found, position - (int(cumulative[found - 1]) if found else 0)

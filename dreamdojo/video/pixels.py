@@ -29,7 +29,7 @@ def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
     planar = reformatter.reformat(frame, format="gbrp", interpolation=_TO_RGB, threads=1)
     picture = np.empty((3, planar.height, planar.width), np.uint8)
     for channel, plane in zip((1, 2, 0), planar.planes, strict=True):
-        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
         picture[channel] = rows[:, : plane.width]
     turns, rest = divmod(int(frame.rotation), 90)
     if rest == 0 and turns % 4:
