@@ -124,7 +124,8 @@ class RemoteDataset:
                 fcntl.flock(file, fcntl.LOCK_SH)
                 if os.fstat(file.fileno()).st_nlink == 0:  # removed between these two lines
                     continue
-                os.utime(copy, ns=(time.time_ns(),) * 2)  # the system's own clock is too coarse to tell who was last
+                now = time.time_ns()  # finer than the system's own stamp, which cannot tell who was last
+                os.utime(copy, ns=(now, now))
                 yield copy
                 return
 

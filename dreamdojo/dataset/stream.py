@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
@@ -50,7 +50,7 @@ class Segment(NamedTuple):
     stop: int
 
 
-class EpisodeStream(Sequence[dict[str, np.ndarray]]):
+class EpisodeStream:
     """The segments of a dataset's episodes: `stream[i]["frames"]` is `t 3 h w` uint8, or `t 1 h w` float16 metres.
 
     Args:
@@ -98,7 +98,7 @@ class EpisodeStream(Sequence[dict[str, np.ndarray]]):
         self.files = np.array([numbers[place[part.episode]] for part in self.segments], dtype=np.int64)
         row = self.size[0] * self.size[1] * (3 if kind == "frames" else 2)
         fits = int(memory // (row * int(self.rows.max(initial=1))))
-        self.ahead = min(2 * self.workers, max(fits // 2, 1))
+        self.ahead = max(min(fits // 4, 16), 1)  # of the memory alone: batches are the same for any number of workers
         self.pool = fits - self.ahead
         if self.pool < 2:
             raise ConfigError(
@@ -123,7 +123,7 @@ class EpisodeStream(Sequence[dict[str, np.ndarray]]):
     def __len__(self) -> int:
         return len(self.segments)
 
-    def __getitem__(self, place: int) -> dict[str, np.ndarray]:  # type: ignore[override]
+    def __getitem__(self, place: int) -> dict[str, np.ndarray]:
         """The arrays of a segment.
 
         Raises:
@@ -133,11 +133,6 @@ class EpisodeStream(Sequence[dict[str, np.ndarray]]):
         with self._lock:
             future = self._wanted(place)
         return future.result()
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        for place in range(len(self)):
-            self.hold([place])
-            yield self[place]
 
     def hold(self, places: Sequence[int]) -> None:
         """Keep or decode these segments, in this order, and forget all others."""

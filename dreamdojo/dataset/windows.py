@@ -26,7 +26,7 @@ class Source:
 
     embodiment: str
     """Whose actions the episodes carry."""
-    episodes: Sequence[Arrays]
+    episodes: Sequence[Arrays] | EpisodeStream
     """One mapping per episode, all with the same keys; or a stream."""
     weight: float = 1.0
     """Relative share of the samples of a batch."""

@@ -10,6 +10,7 @@ from dreamdojo.dataset.actions import relative_actions
 from dreamdojo.dataset.cache import SideCache
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.resample import resample
+from dreamdojo.dataset.stream import EpisodeStream
 from dreamdojo.dataset.windows import Arrays, Source
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.latent_action.pairs import PairedEpisode, paired_episode
@@ -125,6 +126,7 @@ def labelled_sources(run: Run, human: Episodes, robot: Episodes) -> list[Source]
         paired = paired_episode(body, told, resampled.actions, resampled.states)
         motion.append((paired.action - paired.base).numpy())
     spread = np.concatenate(motion).std(axis=0).clip(1e-6)
+    assert not isinstance(seen.episodes, EpisodeStream) and not isinstance(unseen.episodes, EpisodeStream)
     known = [{**e, "travelled": travelled(m / spread)} for e, m in zip(seen.episodes, motion, strict=True)]
     unknown = [
         {**e, "travelled": np.full((len(e["frames"]), len(spread)), np.nan, np.float32)} for e in unseen.episodes
