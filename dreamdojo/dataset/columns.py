@@ -59,7 +59,7 @@ class ParquetColumns:
                 f"{of}: expected a column {key!r} in {path.name}, found {', '.join(names)}. "
                 "Add it to the dataset, or choose another."
             )
-        return _to_numpy(pq.read_table(path, columns=[key])[key].combine_chunks(), f"{of}, column {key}")
+        return _to_numpy(pq.read_table(path, columns=[key], page_checksum_verification=True)[key].combine_chunks(), f"{of}, column {key}")
 
 
 def _to_numpy(array: pa.Array, what: str) -> np.ndarray:

@@ -225,29 +225,28 @@ def decode_rows(
 
 
 class MovingPool:
-    """Which segments a sampler draws from at a step: a few at a time, each once an epoch, in an order that is random.
+    """Which segments a sampler draws from at a step: a few at a time, in an order that is random.
 
     The order of an epoch shuffles the files, and the segments of `spread` files at a time among one another, so that a
     cache on disk needs to hold only so many files. It is cut into `lanes`, one for each micro-batch of a step, and each
-    moves through its part. All is a function of the seed and the step.
+    moves through its part so fast that an epoch draws about each frame once. All is a function of the seed and the step.
     """
 
     def __init__(
-        self, files: np.ndarray, weights: np.ndarray, *, size: int, lanes: int, seed: Sequence[int], spread: int = 8
+        self, files: np.ndarray, usable: np.ndarray, *, size: int, lanes: int, seed: Sequence[int], spread: int = 8
     ):
-        """Segments with their file and their number of windows; `size` of them, over all lanes, make the pool."""
-        self._usable = np.flatnonzero(weights > 0)
+        """Segments with their file, and whether they have a window; `size` of them, over all lanes, make the pool."""
+        self._usable = np.flatnonzero(usable)
         self._files, self._seed, self._spread, self._lanes = files[self._usable], list(seed), spread, lanes
-        self._mean = float(weights.sum() / len(self._usable))
         self.size = max(size // lanes, 2)
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
-    def at(self, step: int, draws: float, ahead: int) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, step: int, used: float, ahead: int) -> tuple[np.ndarray, np.ndarray]:
         """The pool of a step, and the pool with those that come `ahead` of it; each as places of segments.
 
         Args:
             step: number of the micro-batch.
-            draws: windows that a micro-batch takes.
+            used: segments' worth of frames that a micro-batch takes.
             ahead: how many segments to look ahead.
         """
         turn, lane = divmod(step, self._lanes)
@@ -259,7 +258,7 @@ class MovingPool:
         if length <= self.size:
             everything = self._usable[np.sort(self._order(0, lane))]
             return everything, everything
-        first = int(turn * draws / self._mean)
+        first = int(turn * used)
         places = [self._place(lane, length, first + i) for i in range(self.size + ahead)]
         return np.array(places[: self.size]), np.array(places)
 

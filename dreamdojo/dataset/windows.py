@@ -95,7 +95,7 @@ class WindowSampler:
             self._cumulative.append(np.cumsum(starts))
             pool = None
             if stream is not None:
-                pool = MovingPool(stream.files, starts, size=stream.pool, lanes=lanes, seed=(seed, number))
+                pool = MovingPool(stream.files, starts > 0, size=stream.pool, lanes=lanes, seed=(seed, number))
             self._pools.append(pool)
 
     def __call__(self, step: int) -> Windows:
@@ -135,7 +135,8 @@ class WindowSampler:
         pool, stream, starts = self._pools[number], self.sources[number].episodes, self._starts[number]
         if pool is None or not isinstance(stream, EpisodeStream):
             return np.arange(len(starts)), self._cumulative[number]
-        places, wanted = pool.at(step, self.batch_size * self._shares[number], stream.ahead)
+        used = self.batch_size * self._shares[number] * self.length / stream.rows.mean()
+        places, wanted = pool.at(step, used, stream.ahead)
         stream.hold(wanted.tolist())
         return places, np.cumsum(starts[places])
 

@@ -64,7 +64,7 @@ def test_a_batch_is_the_same_whatever_was_drawn_before_and_by_how_many_workers(r
     assert in_order[0] != in_order[1] != drawn(sampler(stream(root), seed=1), 1)
 
 
-def test_windows_are_whole_and_an_epoch_draws_each_about_once(root, short):
+def test_windows_are_whole_and_all_are_drawn_alike(root, short):
     streamed = stream(root)
     batches, counts = sampler(streamed, batch=8), {}
     starts = sum(max(rows - 2, 0) for rows in streamed.rows)
@@ -103,7 +103,7 @@ def test_micro_batches_share_out_the_segments_whoever_computes_them(root, short)
 
 def test_a_pool_opens_few_files_at_a_time_and_goes_through_all():
     files = np.repeat(np.arange(40), 5)
-    pool = MovingPool(files, np.ones(200), size=20, lanes=1, seed=(0, 0), spread=4)
+    pool = MovingPool(files, np.ones(200, bool), size=20, lanes=1, seed=(0, 0), spread=4)
     open_at_once = [len(set(files[pool.at(step, 1.0, 0)[0]])) for step in range(200)]
     assert max(open_at_once) <= 8, "those of two blocks, where one follows the other"
     everything = {int(place) for step in range(0, 181, 20) for place in pool.at(step, 1.0, 0)[0]}
