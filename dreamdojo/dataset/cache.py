@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dreamdojo.errors import DataError
+from dreamdojo.errors import DataError, reading
 from dreamdojo.files import disk_full, locked, read_json, write_json, written_whole
 
 _META, _ROWS, _VALID, _DONE, _LOCK = "cache.json", "rows.bin", "valid.bin", "done.jsonl", "lock"
@@ -57,7 +57,8 @@ def open_cache(path: Path | str, key: CacheKey) -> SideCache:
     path = Path(path)
     meta = read_json(path / _META, of=f"cache {path}")
     _refuse_other_key(path, meta, key)
-    cache = SideCache(path, key, meta)
+    with reading(f"cache {path}"):
+        cache = SideCache(path, key, meta)
     for name, expected in ((_ROWS, cache.num_rows * cache.row_bytes), (_VALID, cache.num_rows)):
         found = (path / name).stat().st_size if (path / name).is_file() else "no such file"
         if expected != found:
@@ -310,7 +311,8 @@ def _write_at(path: Path, offset: int, data: bytes) -> None:
 
 
 def _refuse_other_key(path: Path, meta: Mapping[str, Any], key: CacheKey) -> None:
-    expected, found = dataclasses.asdict(key), meta.get("key", {})
+    expected, found = dataclasses.asdict(key), meta.get("key")
+    found = found if isinstance(found, dict) else {}
     differing = [name for name in expected if expected[name] != found.get(name)]
     if differing:
         details = "; ".join(f"{name}: expected {expected[name]!r}, found {found.get(name)!r}" for name in differing)

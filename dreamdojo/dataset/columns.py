@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamdojo.errors import DataError
+from dreamdojo.errors import DataError, reading
 
 
 class ParquetColumns:
@@ -39,7 +39,7 @@ class ParquetColumns:
         values = self._kept.get((path, key))
         if values is None:
             try:
-                with self._local(path) as copy:
+                with self._local(path) as copy, reading(f"{of}, file {path.name}"):
                     values = self._load(copy, key, of)
             except (pa.ArrowException, OSError) as error:
                 raise DataError(
@@ -59,7 +59,10 @@ class ParquetColumns:
                 f"{of}: expected a column {key!r} in {path.name}, found {', '.join(names)}. "
                 "Add it to the dataset, or choose another."
             )
-        return _to_numpy(pq.read_table(path, columns=[key], page_checksum_verification=True)[key].combine_chunks(), f"{of}, column {key}")
+        return _to_numpy(
+            pq.read_table(path, columns=[key], page_checksum_verification=True)[key].combine_chunks(),
+            f"{of}, column {key}",
+        )
 
 
 def _to_numpy(array: pa.Array, what: str) -> np.ndarray:

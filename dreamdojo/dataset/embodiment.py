@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.errors import ConfigError, DataError, reading
 
 Resampling = Literal["mean", "last", "first"]
 
@@ -169,17 +169,17 @@ class Embodiment:
         Raises:
             DataError: if a key is missing or unknown.
         """
-        try:
-            return cls(
-                name=raw["name"],
+        with reading(
+            "an embodiment, which has the keys name, action and state, each field with name, axes, unit, low and high"
+        ):
+            body = cls(
+                name=str(raw["name"]),
                 **{part: tuple(map(_field, raw[part])) for part in ("action", "state")},
                 **{key: raw[key] for key in ("relative", "slot") if key in raw},  # older declarations have neither
             )
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"not an embodiment declaration: {error}. Expected the keys name, action and state, each field with "
-                "name, axes, unit, low and high."
-            ) from error
+            if not all(np.isfinite(side).all() for fields in (body.action, body.state) for side in _range(fields)):
+                raise ValueError(f"a low or high of {body.name} that is not finite")
+            return body
 
     def _normalize(self, values: np.ndarray, part: Literal["action", "state"]) -> np.ndarray:
         low, high = _range(self.action if part == "action" else self.state)

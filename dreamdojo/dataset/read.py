@@ -27,7 +27,7 @@ from dreamdojo.dataset.foreign import derive_embodiment, find_cameras, locate_bo
 from dreamdojo.dataset.layout import EpisodeRecord, Layout, read_layout
 from dreamdojo.dataset.schema import ACTION, EMBODIMENT_PATH, STATE, CameraSpec
 from dreamdojo.dataset.stats import FeatureStats
-from dreamdojo.errors import DataError
+from dreamdojo.errors import DataError, reading
 from dreamdojo.files import read_json
 from dreamdojo.remote import CacheFullError, FileCache, RemoteDataset, is_remote
 from dreamdojo.video import Size, VideoReader
@@ -61,10 +61,9 @@ def open_dataset(root: Path | str, *, embodiment: Embodiment | None = None, cach
     Raises:
         DataError: naming the dataset and what is wrong with it; also if it cannot be of that embodiment.
     """
-    if not is_remote(root):
-        return Dataset(read_layout(Path(root)), embodiment)
-    remote = RemoteDataset(str(root), cache or FileCache.default())
-    return Dataset(read_layout(remote.folder), embodiment, remote)
+    remote = RemoteDataset(str(root), cache or FileCache.default()) if is_remote(root) else None
+    with reading(f"meta of the dataset {root}"):
+        return Dataset(read_layout(Path(root) if remote is None else remote.folder), embodiment, remote)
 
 
 class Dataset:
@@ -258,8 +257,9 @@ class Dataset:
                 "together; copy the dataset again."
             )
         values = self._columns.read(record.data, key, of=self._where(record))[rows[0] : rows[-1] + 1]
-        shape = tuple(self.info["features"].get(key, {}).get("shape", ()))
-        return values.reshape(len(values), *shape) if len(shape) > 1 else values
+        with reading(f"{self._where(record)}, column {key}"):
+            shape = tuple(self.info["features"].get(key, {}).get("shape", ()))
+            return values.reshape(len(values), *shape) if len(shape) > 1 else values
 
     def locate(self, body: Embodiment) -> Embodiment:
         """`body` with the columns in which this dataset holds its fields.

@@ -243,6 +243,8 @@ class VideoReader:
             frame = next(self._frames, None)
         if frame is None:
             return None
+        if frame.pts is None and frame.dts is None:
+            raise unreadable(self.path, "a frame without a timestamp")
         if frame.is_corrupt:
             raise unreadable(self.path, f"a damaged frame at {self._seconds(_pts(frame)):.3f} s")
         self.num_decoded += 1
@@ -253,7 +255,8 @@ class VideoReader:
         return float((pts - self._start) * self._time_base)
 
     def _convert(self, frame: av.VideoFrame) -> np.ndarray:
-        return to_rgb(frame, self._reformatter) if self._pixels == "rgb" else to_gray12(frame)
+        with ffmpeg_errors(self.path):
+            return to_rgb(frame, self._reformatter) if self._pixels == "rgb" else to_gray12(frame)
 
     def _all_pts(self) -> np.ndarray:
         if self._pts is None:
