@@ -89,7 +89,7 @@ def goal(value: float, bound: float) -> dict[str, Any]:
 
 def throughput(run: Path, size: tuple[int, int], target: int | None, quick: bool) -> dict[str, float]:
     """Frames per second of raw decoding and of the loader, alternating, and the medians of their ratios."""
-    episodes, frames = (3, 20) if quick else (6, 256)
+    episodes, frames = (3, 20) if quick else (4, 128)
     root = run / f"film-{size[0]}-{frames}"
     if not root.exists():
         write_film(root, size, episodes, frames)

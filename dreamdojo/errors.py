@@ -53,7 +53,7 @@ def brief(error: Exception) -> str:
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Around code that takes a file's content apart: what only a file of another form can raise becomes an error of ours.
+    """Around code that takes a file's content apart: what a file of another form makes Python raise is told in words.
 
     Raises:
         DataError: naming `what`, where the block raises one of Python's errors about values and their kinds.

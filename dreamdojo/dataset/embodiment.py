@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class Field:
                 f"field {self.name}: expected one low and one high per axis, got {len(self.axes)} axes, "
                 f"{len(self.low)} low and {len(self.high)} high values"
             )
+        if self.resampling not in get_args(Resampling):
+            raise ConfigError(f"field {self.name}: expected resampling {get_args(Resampling)}, got {self.resampling!r}")
         if self.source is not None and (self.source[0] < 0 or self.source[1] - self.source[0] != self.size):
             raise ConfigError(
                 f"field {self.name}: expected a source of {self.size} columns, got columns {self.source[0]} to "

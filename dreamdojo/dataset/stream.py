@@ -229,7 +229,7 @@ class MovingPool:
 
     The order of an epoch shuffles the files, and the segments of `spread` files at a time among one another, so that a
     cache on disk needs to hold only so many files. It is cut into `lanes`, one for each micro-batch of a step, and each
-    moves through its part so fast that an epoch draws about each frame once. All is a function of the seed and the step.
+    moves through its part so fast that an epoch draws about each frame once. All follows from the seed and the step.
     """
 
     def __init__(
