@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from benchmarks.results_page import results_page
+from benchmarks.scale_plan import measured, plan
 
 ROOT = Path(__file__).parents[1]
 REAL_NOTE = (
@@ -29,6 +30,9 @@ def main() -> None:
         put(page, "parity", parity(load("parity")))
     if (ROOT / "benchmarks" / "results" / "curation.json").is_file():
         put("docs/curation.md", "curation", curation(load("curation")))
+    if (ROOT / "benchmarks" / "results" / "scale.json").is_file():
+        put("docs/scale.md", "data", measured(load("scale")))
+        put("docs/scale.md", "plan", plan(load("curation"), load("scale")))
     files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
     (ROOT / "docs" / "results.md").write_text(results_page({path.stem: load(path.stem) for path in files}))
 

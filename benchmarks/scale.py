@@ -1,7 +1,7 @@
 """From one machine to many, measured on this one: `python -m benchmarks.scale [--only PART] [--run FOLDER]`.
 
 Parts are a queue: each writes its entry of `benchmarks/results/scale.json` when it ends. `--quick` is for tests and
-writes no result.
+writes no result. `benchmarks/readme.py` puts the plan for 44,000 hours that follows from it into `docs/scale.md`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arms import today
+from benchmarks.scale_data import data
 from benchmarks.scale_training import training
 from dreamdojo.files import read_json, write_json
 
@@ -32,7 +33,10 @@ class Part:
     conditions: dict[str, Any] = field(default_factory=dict)
 
 
-PARTS: dict[str, Callable[[Path, bool], Part]] = {"training": lambda run, quick: Part(*training(run, quick))}
+PARTS: dict[str, Callable[[Path, bool], Part]] = {
+    "training": lambda run, quick: Part(*training(run, quick)),
+    "data": lambda run, quick: Part(*data(run, quick)),
+}
 """Name -> what measures it, in `FOLDER`; quickly and meaninglessly where asked."""
 
 

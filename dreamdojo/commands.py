@@ -20,7 +20,7 @@ from dreamdojo.dataset.read import Dataset, open_dataset
 from dreamdojo.dataset.split import split_episodes
 from dreamdojo.errors import ConfigError
 from dreamdojo.presets import NANO, PRESETS, Preset, find_preset
-from dreamdojo.stages import Episodes, Run
+from dreamdojo.stages import Engine, Episodes, Run
 from dreamdojo.training.checkpoint import read_class, read_config
 from dreamdojo.training.device import Device, Precision, choose_compute, join_processes
 from dreamdojo.training.memory import require_memory
@@ -73,7 +73,14 @@ class PresetCommand(Command):
     threads: int | None = None
     """CPU threads; all cores by default."""
     workers: int = 2
-    """Processes that decode video."""
+    """Processes that decode video; with --stream-gb, threads."""
+    stream_gb: float | None = None
+    """Stream video while training, with so many gigabytes for decoded frames per dataset (by weight), and derive
+    latents straight from it; by default all frames are decoded into the run folder first."""
+    skip_corrupt: bool = False
+    """Go on without episodes that do not decode; they are counted, and named in left_out.json."""
+    engine: Engine = "here"
+    """Who derives latents and latent actions: this process, `local` (a pool of --workers processes) or `ray`."""
     trackers: tuple[TrackerName, ...] = ()
     """Experiment trackers beside metrics.jsonl."""
 
@@ -112,10 +119,13 @@ class PresetCommand(Command):
             trackers=self.trackers if is_main else (),
             workers=self.workers,
             progress=progress_line if is_main else no_line,
+            stream_gb=self.stream_gb,
+            skip_corrupt=self.skip_corrupt,
+            engine=self.engine,
         )
 
 
-def open_robot(path: Path, body: str | None) -> Dataset:
+def open_robot(path: Path | str, body: str | None) -> Dataset:
     """A dataset, read as that of a published body where one is named.
 
     Raises:
@@ -125,10 +135,41 @@ def open_robot(path: Path, body: str | None) -> Dataset:
     return open_dataset(path, embodiment=find_body(body) if body else None)
 
 
-def all_episodes(path: Path, camera: str | None = None, body: str | None = None) -> Episodes:
+def all_episodes(
+    path: Path | str, camera: str | None = None, body: str | None = None, *, weight: float = 1.0
+) -> Episodes:
     """A dataset with all of its episodes."""
     dataset = open_robot(path, body)
-    return Episodes(dataset=dataset, indices=tuple(e.index for e in dataset.episodes), camera=camera)
+    return Episodes(dataset=dataset, indices=tuple(e.index for e in dataset.episodes), camera=camera, weight=weight)
+
+
+@dataclass(kw_only=True)
+class _OfDatasets(PresetCommand):
+    """A command on one dataset or several, mixed."""
+
+    data: tuple[str | Path, ...]
+    """Datasets: folders, or URLs such as hf://datasets/ORG/NAME."""
+    weights: tuple[float, ...] = ()
+    """How often each is drawn from, e.g. 1 2 10; all alike by default."""
+    camera: str | None = None
+    """Their camera, where they have several."""
+
+    def mixture(self) -> list[Episodes]:
+        """The datasets with their weights, which are made 1 on average.
+
+        Raises:
+            ConfigError: if there is not one positive weight for each dataset.
+        """
+        weights = self.weights or (1.0,) * len(self.data)
+        if len(weights) != len(self.data) or min(weights) <= 0:
+            raise ConfigError(
+                f"expected one positive weight for each of the {len(self.data)} datasets, got {self.weights}"
+            )
+        mean = sum(weights) / len(weights)
+        return [
+            all_episodes(path, self.camera, weight=weight / mean)
+            for path, weight in zip(self.data, weights, strict=True)
+        ]
 
 
 def train_and_test(
@@ -211,25 +252,23 @@ class Simulate(Command):
 
 
 @dataclass(kw_only=True)
-class TrainTokenizer(PresetCommand):
+class TrainTokenizer(_OfDatasets):
     """Train the video tokenizer."""
 
-    data: tuple[Path, ...]
-    """Datasets whose frames to learn."""
     rgb: Path | None = None
     """A tokenizer of RGB to keep, of another run or a converted one: with modality rgbd only depth is trained."""
 
     def run(self) -> None:
         """Train."""
-        stages.tokenizer_stage(self.open_run(), [all_episodes(path) for path in self.data], self.rgb)
+        stages.tokenizer_stage(self.open_run(), self.mixture(), self.rgb)
 
 
 @dataclass(kw_only=True)
 class _OfDataset(PresetCommand):
     """A command on one dataset."""
 
-    data: Path
-    """The dataset."""
+    data: str | Path
+    """The dataset: a folder, or a URL such as hf://datasets/ORG/NAME."""
     camera: str | None = None
     """Its camera, where it has several."""
 
@@ -247,7 +286,7 @@ class Encode(_OfDataset):
 
 
 @dataclass(kw_only=True)
-class TrainLatentAction(_OfDataset):
+class TrainLatentAction(_OfDatasets):
     """Train the latent action model on unlabelled video."""
 
     labelled: Path | None = None
@@ -256,7 +295,7 @@ class TrainLatentAction(_OfDataset):
     def run(self) -> None:
         """Train."""
         labelled = all_episodes(self.labelled) if self.labelled else None
-        stages.latent_action_stage(self.open_run(), self.episodes(), labelled)
+        stages.latent_action_stage(self.open_run(), *self.mixture(), labelled=labelled)
 
 
 class InferLatentActions(_OfDataset):
@@ -327,20 +366,20 @@ class LatentActionReport(PresetCommand):
         console.print(f"Look at {out / 'report.html'}")
 
 
-class Pretrain(_OfDataset):
+class Pretrain(_OfDatasets):
     """Train the world model on human video and its latent actions."""
 
     def run(self) -> None:
         """Train."""
-        stages.pretrain_stage(self.open_run(), self.episodes())
+        stages.pretrain_stage(self.open_run(), *self.mixture())
 
 
 @dataclass(kw_only=True)
 class _OfRobot(PresetCommand):
     """A command on a robot's dataset."""
 
-    robot: Path
-    """The robot's dataset."""
+    robot: str | Path
+    """The robot's dataset: a folder or a URL."""
     body: str | None = None
     """Whose it is, where the dataset does not say: gr1, g1, yam or agibot, with their published ranges."""
     camera: str | None = None
@@ -390,7 +429,7 @@ class LatentActionAlign(_OfRobot):
 class Posttrain(_OfRobot):
     """Teach the world model a robot from its episodes."""
 
-    human: Path | None = None
+    human: str | Path | None = None
     """Human video to mix in, so that what it taught is not forgotten."""
     start: Path | None = None
     """World model to start from, e.g. a converted one, with its tokenizer beside; by default the run's pretrained. With

@@ -13,6 +13,9 @@ A message has three parts: what was expected, what was found, what to do. `asser
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DreamDojoError(Exception):
     """Base of every error raised on purpose; the command line prints its message without a traceback."""
@@ -46,3 +49,21 @@ def brief(error: Exception) -> str:
     """Somebody else's error in a line: its class, and the first line of its message if it has one."""
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Around code that takes a file's content apart: what a file of another form makes Python raise is told in words.
+
+    Raises:
+        DataError: naming `what`, where the block raises one of Python's errors about values and their kinds.
+    """
+    try:
+        yield
+    except DreamDojoError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, RecursionError) as error:
+        raise DataError(
+            f"{what}: expected content of its documented form, found another ({brief(error)}). The file is damaged, or "
+            "some other program wrote it: copy it again, or correct it."
+        ) from error

@@ -15,7 +15,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from dreamdojo.curation.clips import SAME_RATE
 from dreamdojo.curation.decide import Decision
 from dreamdojo.curation.duplicates import DuplicateIndex
-from dreamdojo.curation.engines.local import run_local
+from dreamdojo.curation.engines import engine
 from dreamdojo.curation.engines.worker import WorkerLost
 from dreamdojo.curation.record import (
     CAMERA,
@@ -153,7 +153,7 @@ def _run(
     done = len(results)
     if progress is not None and done:
         progress(done, len(recordings))
-    for number, result in _engine(settings)(
+    for number, result in engine(settings.engine)(
         curate_recording, todo, workers=settings.workers, patience=settings.patience
     ):
         job = todo[number]
@@ -166,14 +166,6 @@ def _run(
         if progress is not None:
             progress(done, len(recordings))
     return results
-
-
-def _engine(settings: CurateSettings) -> Callable[..., Iterator[tuple[int, Any]]]:
-    if settings.engine == "local":
-        return run_local
-    from dreamdojo.curation.engines.ray import run_ray
-
-    return run_ray
 
 
 def _write(

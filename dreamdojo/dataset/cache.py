@@ -3,7 +3,7 @@
 They depend on a checkpoint, a rate and a frame gap, so they never enter the dataset; they stand beside it under a key,
 and a cache whose key does not match is refused.
 
-    CACHE/cache.json    key, shape and type of a row, number of rows per episode
+    CACHE/cache.json    key, shape and type of a row, number of rows per episode, episodes left out and why
     CACHE/rows.bin      the rows of all episodes, one after the other
     CACHE/valid.bin     one byte per row: whether it holds a value
 
@@ -14,9 +14,10 @@ t + g, and the last g rows are masked.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,10 +26,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dreamdojo.errors import DataError
-from dreamdojo.files import disk_full, locked, read_json, write_json
+from dreamdojo.errors import DataError, reading
+from dreamdojo.files import disk_full, locked, read_json, write_json, written_whole
 
-_META, _ROWS, _VALID, _DONE, _LOCK = "cache.json", "rows.bin", "valid.bin", "done.txt", "lock"
+_META, _ROWS, _VALID, _DONE, _LOCK = "cache.json", "rows.bin", "valid.bin", "done.jsonl", "lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,8 @@ def open_cache(path: Path | str, key: CacheKey) -> SideCache:
     path = Path(path)
     meta = read_json(path / _META, of=f"cache {path}")
     _refuse_other_key(path, meta, key)
-    cache = SideCache(path, key, meta)
+    with reading(f"cache {path}"):
+        cache = SideCache(path, key, meta)
     for name, expected in ((_ROWS, cache.num_rows * cache.row_bytes), (_VALID, cache.num_rows)):
         found = (path / name).stat().st_size if (path / name).is_file() else "no such file"
         if expected != found:
@@ -74,6 +76,7 @@ class SideCache:
         self.key = key
         self.shape = tuple(meta["shape"])
         self.dtype = np.dtype(meta["dtype"])
+        self.left_out: dict[int, str] = {int(index): reason for index, reason in meta.get("left_out", {}).items()}
         self._spans = _spans({int(index): length for index, length in meta["episodes"].items()})
         self._rows: np.memmap | None = None
 
@@ -83,10 +86,17 @@ class SideCache:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_rows": None}
 
+    left_out: dict[int, str]
+    """Episodes that could not be read, and why; whoever made the cache chose to go on without them."""
+
     @property
     def episodes(self) -> list[int]:
-        """Numbers of the episodes, in order."""
-        return list(self._spans)
+        """Numbers of the episodes that it holds, in order."""
+        return self.of(self._spans)
+
+    def of(self, episodes: Iterable[int]) -> list[int]:
+        """Those of `episodes` that are not left out."""
+        return [episode for episode in episodes if episode not in self.left_out]
 
     @property
     def num_rows(self) -> int:
@@ -99,17 +109,19 @@ class SideCache:
         return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
 
     def __contains__(self, episode: int) -> bool:
-        return episode in self._spans
+        return episode in self._spans and episode not in self.left_out
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self._spans) - len(self.left_out)
 
     def __getitem__(self, episode: int) -> np.ndarray:
         """Rows of an episode, `t *shape`, memory-mapped and read-only; masked rows are zeros.
 
         Raises:
-            DataError: if the cache does not hold the episode.
+            DataError: if the cache does not hold the episode, or it was left out.
         """
+        if episode in self.left_out:
+            raise DataError(f"cache {self.path}: episode {episode} was left out: {self.left_out[episode]}")
         if self._rows is None:
             self._rows = np.memmap(self.path / _ROWS, dtype=self.dtype, mode="r", shape=(self.num_rows, *self.shape))
         return self._rows[self._span(episode)]
@@ -175,7 +187,9 @@ class CacheWriter:
         self.done = self._resume()
 
     done: set[int]
-    """Episodes that are already in."""
+    """Episodes that are already in, or left out."""
+    left_out: dict[int, str]
+    """Episodes left out, and why."""
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -211,8 +225,23 @@ class CacheWriter:
         with disk_full(self.path, needed=rows.nbytes):
             _write_at(self._folder / _ROWS, span.start * self._view.row_bytes, rows.tobytes())
             _write_at(self._folder / _VALID, span.start, (np.arange(length) < num_valid).tobytes())
-            with (self._folder / _DONE).open("a") as file:
-                file.write(f"{episode}\n")
+        self._note(episode, None)
+
+    def leave_out(self, episode: int, reason: str) -> None:
+        """Go on without an episode that cannot be read; the cache tells who asks.
+
+        Raises:
+            DataError: if the episode is unknown or already in.
+        """
+        self._view._span(episode)
+        if episode in self.done:
+            raise DataError(f"cache {self.path}, episode {episode}: it is already stored")
+        self.left_out[episode] = reason
+        self._note(episode, reason)
+
+    def _note(self, episode: int, reason: str | None) -> None:
+        with disk_full(self.path), (self._folder / _DONE).open("a") as file:
+            file.write(json.dumps([episode, reason]) + "\n")
         self.done.add(episode)
 
     def close(self) -> None:
@@ -227,17 +256,21 @@ class CacheWriter:
                 f"cache {self.path}: expected {len(self._view)} episodes, {len(missing)} are missing (first: "
                 f"{missing[0]}). What is there is kept; run it again to go on."
             )
-        for name in (_DONE, _LOCK):
-            (self._folder / name).unlink(missing_ok=True)
-        self._release()
+        for name, size in ((_ROWS, self._view.num_rows * self._view.row_bytes), (_VALID, self._view.num_rows)):
+            os.truncate(self._folder / name, size)  # an episode left out at the end wrote nothing
+        if self.left_out:
+            write_json(self._folder / _META, self._meta | {"left_out": self.left_out})
         self._folder.rename(self.path)
+        for name in (_DONE, _LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        self._release()
 
     def _resume(self) -> set[int]:
         meta_path = self._folder / _META
         if meta_path.is_file():
             found = read_json(meta_path, of=f"cache {self._folder}")
             _refuse_other_key(self._folder, found, self.key)
-            if found != self._meta:
+            if found | {"left_out": {}} != self._meta | {"left_out": {}}:
                 raise DataError(
                     f"cache {self._folder}: an interrupted cache with other episodes or rows is in the way. Delete it."
                 )
@@ -246,8 +279,19 @@ class CacheWriter:
                 for name in (_ROWS, _VALID, _DONE):
                     (self._folder / name).write_bytes(b"")
                 write_json(meta_path, self._meta)
-        lines = (self._folder / _DONE).read_text().split("\n")[:-1]
-        return {int(line) for line in lines}
+        noted = _whole_lines(self._folder / _DONE)
+        self.left_out = {episode: reason for episode, reason in noted if reason is not None}
+        return {episode for episode, _ in noted}
+
+
+def _whole_lines(path: Path) -> list[tuple[int, str | None]]:
+    """What a file of JSON lines says; a last line that is cut short is taken off it, so that the next is whole."""
+    text = path.read_text() if path.is_file() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        with written_whole(path) as temporary:
+            temporary.write_text(whole)
+    return [tuple(json.loads(line)) for line in whole.splitlines()]
 
 
 def _spans(lengths: Mapping[int, int]) -> dict[int, slice]:
@@ -267,7 +311,8 @@ def _write_at(path: Path, offset: int, data: bytes) -> None:
 
 
 def _refuse_other_key(path: Path, meta: Mapping[str, Any], key: CacheKey) -> None:
-    expected, found = dataclasses.asdict(key), meta.get("key", {})
+    expected, found = dataclasses.asdict(key), meta.get("key")
+    found = found if isinstance(found, dict) else {}
     differing = [name for name in expected if expected[name] != found.get(name)]
     if differing:
         details = "; ".join(f"{name}: expected {expected[name]!r}, found {found.get(name)!r}" for name in differing)

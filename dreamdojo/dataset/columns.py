@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamdojo.errors import DataError
+from dreamdojo.errors import DataError, reading
 
 
 class ParquetColumns:
     """Reads whole columns of files; the last few stay in memory."""
 
-    def __init__(self, *, max_kept: int = 64) -> None:
+    def __init__(
+        self, *, local: Callable[[Path], AbstractContextManager[Path]] = nullcontext, max_kept: int = 64
+    ) -> None:
+        """`local` gives a file's copy on this machine, where the path is only its name."""
+        self._local = local
         self._kept: OrderedDict[tuple[Path, str], np.ndarray] = OrderedDict()
         self._max_kept = max_kept
 
@@ -33,7 +39,8 @@ class ParquetColumns:
         values = self._kept.get((path, key))
         if values is None:
             try:
-                values = self._load(path, key, of)
+                with self._local(path) as copy, reading(f"{of}, file {path.name}"):
+                    values = self._load(copy, key, of)
             except (pa.ArrowException, OSError) as error:
                 raise DataError(
                     f"{of}: expected a readable Parquet file {path.name}, found {error}. Copy the dataset again."
@@ -52,7 +59,10 @@ class ParquetColumns:
                 f"{of}: expected a column {key!r} in {path.name}, found {', '.join(names)}. "
                 "Add it to the dataset, or choose another."
             )
-        return _to_numpy(pq.read_table(path, columns=[key])[key].combine_chunks(), f"{of}, column {key}")
+        return _to_numpy(
+            pq.read_table(path, columns=[key], page_checksum_verification=True)[key].combine_chunks(),
+            f"{of}, column {key}",
+        )
 
 
 def _to_numpy(array: pa.Array, what: str) -> np.ndarray:

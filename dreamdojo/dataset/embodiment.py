@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from dreamdojo.errors import ConfigError, DataError
+from dreamdojo.errors import ConfigError, DataError, reading
 
 Resampling = Literal["mean", "last", "first"]
 
@@ -47,6 +47,8 @@ class Field:
                 f"field {self.name}: expected one low and one high per axis, got {len(self.axes)} axes, "
                 f"{len(self.low)} low and {len(self.high)} high values"
             )
+        if self.resampling not in get_args(Resampling):
+            raise ConfigError(f"field {self.name}: expected resampling {get_args(Resampling)}, got {self.resampling!r}")
         if self.source is not None and (self.source[0] < 0 or self.source[1] - self.source[0] != self.size):
             raise ConfigError(
                 f"field {self.name}: expected a source of {self.size} columns, got columns {self.source[0]} to "
@@ -169,17 +171,17 @@ class Embodiment:
         Raises:
             DataError: if a key is missing or unknown.
         """
-        try:
-            return cls(
-                name=raw["name"],
+        with reading(
+            "an embodiment, which has the keys name, action and state, each field with name, axes, unit, low and high"
+        ):
+            body = cls(
+                name=str(raw["name"]),
                 **{part: tuple(map(_field, raw[part])) for part in ("action", "state")},
                 **{key: raw[key] for key in ("relative", "slot") if key in raw},  # older declarations have neither
             )
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"not an embodiment declaration: {error}. Expected the keys name, action and state, each field with "
-                "name, axes, unit, low and high."
-            ) from error
+            if not all(np.isfinite(side).all() for fields in (body.action, body.state) for side in _range(fields)):
+                raise ValueError(f"a low or high of {body.name} that is not finite")
+            return body
 
     def _normalize(self, values: np.ndarray, part: Literal["action", "state"]) -> np.ndarray:
         low, high = _range(self.action if part == "action" else self.state)

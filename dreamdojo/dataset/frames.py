@@ -12,6 +12,7 @@ from dreamdojo.dataset.parallel import Progress, map_in_order
 from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import kept_frames
 from dreamdojo.errors import DataError
+from dreamdojo.remote import StorageError
 from dreamdojo.video import Size
 from dreamdojo.video.resize import as_size
 
@@ -39,6 +40,7 @@ def cache_frames(
     episodes: Sequence[int] | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
+    skip_corrupt: bool = False,
 ) -> SideCache:
     """Decode, centre-crop and area-resize episodes at the control rate; resumable, and free when already done.
 
@@ -51,6 +53,7 @@ def cache_frames(
         episodes: numbers of the episodes; all where not given.
         progress: told how many episodes are done, and of how many.
         workers: processes, as in `map_in_order`.
+        skip_corrupt: go on without episodes that do not decode; the cache's `left_out` names them.
 
     Returns:
         The cache; `cache[episode]` is `t h w 3` uint8, row i belonging to `resample(...).frame_indices[i]`.
@@ -60,7 +63,7 @@ def cache_frames(
     """
     size = as_size(size)
     key = frames_key(dataset, rate=rate, size=size, camera=camera)
-    return _cache(dataset, Path(path), key, (*size, 3), camera, episodes, progress, workers)
+    return _cache(dataset, Path(path), key, (*size, 3), camera, episodes, progress, workers, skip_corrupt)
 
 
 def depth_key(dataset: Dataset, *, rate: float, size: Size, camera: str | None = None) -> CacheKey:
@@ -90,6 +93,7 @@ def cache_depth(
     episodes: Sequence[int] | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
+    skip_corrupt: bool = False,
 ) -> SideCache:
     """Like `cache_frames`, of depth: `cache[episode]` is `t h w` float16 metres; resizing picks pixels.
 
@@ -100,7 +104,7 @@ def cache_depth(
     """
     size = as_size(size)
     key = depth_key(dataset, rate=rate, size=size, camera=camera)
-    return _cache(dataset, Path(path), key, size, camera, episodes, progress, workers)
+    return _cache(dataset, Path(path), key, size, camera, episodes, progress, workers, skip_corrupt)
 
 
 def _key(dataset: Dataset, kind: str, resizing: str, *, rate: float, size: Size, camera: str) -> CacheKey:
@@ -118,18 +122,42 @@ def _cache(
     episodes: Sequence[int] | None,
     progress: Progress | None,
     workers: int | None,
+    skip_corrupt: bool,
 ) -> SideCache:
     wanted = sorted(episodes) if episodes is not None else [episode.index for episode in dataset.episodes]
     if path.exists():
         cache = open_cache(path, key)
-        if set(wanted) <= set(cache.episodes):
+        if cache.left_out and not skip_corrupt:
+            first, reason = next(iter(cache.left_out.items()))
+            raise DataError(
+                f"cache {path}: it goes without {len(cache.left_out)} corrupt episodes (first: {first}: {reason}). "
+                "Give --skip-corrupt again to go on without them, or repair them and delete the cache."
+            )
+        if set(cache.of(wanted)) <= set(cache.episodes):
             return cache
-    kept = {index: kept_frames(dataset, index, key.rate)[0] for index in wanted}
+    kept: dict[int, np.ndarray] = {}
+    bad: dict[int, str] = {}
+    for index in wanted:
+        try:
+            kept[index] = kept_frames(dataset, index, key.rate)[0]
+        except StorageError:
+            raise
+        except DataError as error:
+            if not skip_corrupt:
+                raise
+            kept[index], bad[index] = np.empty(0, np.int64), str(error)
     lengths = {index: len(indices) for index, indices in kept.items()}
     with CacheWriter(path, key, lengths, shape, _DTYPE[key.kind]) as writer:
+        for index in bad.keys() - writer.done:
+            writer.leave_out(index, bad[index])
         jobs = [(dataset, index, kept[index], camera, key.kind, shape) for index in wanted if index not in writer.done]
         for index, rows in map_in_order(_decode, jobs, workers=workers):
-            writer.write(index, rows)
+            if isinstance(rows, np.ndarray):
+                writer.write(index, rows)
+            elif skip_corrupt and not isinstance(rows, StorageError):
+                writer.leave_out(index, str(rows))
+            else:
+                raise rows
             if progress is not None:
                 progress(len(writer.done), len(wanted))
     return open_cache(path, key)
@@ -138,11 +166,14 @@ def _cache(
 _Job = tuple[Dataset, int, np.ndarray, str | None, str, tuple[int, ...]]
 
 
-def _decode(job: _Job) -> tuple[int, np.ndarray]:
+def _decode(job: _Job) -> tuple[int, np.ndarray | DataError]:
     dataset, index, kept, camera, kind, shape = job
     read = dataset.depth if kind == "depth" else dataset.frames
     out = np.empty((len(kept), *shape), dtype=_DTYPE[kind])
     for start in range(0, len(kept), _CHUNK):
         rows = kept[start : start + _CHUNK]
-        out[start : start + len(rows)] = read(index, rows, camera, size=(shape[0], shape[1]))
+        try:
+            out[start : start + len(rows)] = read(index, rows, camera, size=(shape[0], shape[1]))
+        except DataError as error:
+            return index, error
     return index, out

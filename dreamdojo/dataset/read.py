@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,8 +27,9 @@ from dreamdojo.dataset.foreign import derive_embodiment, find_cameras, locate_bo
 from dreamdojo.dataset.layout import EpisodeRecord, Layout, read_layout
 from dreamdojo.dataset.schema import ACTION, EMBODIMENT_PATH, STATE, CameraSpec
 from dreamdojo.dataset.stats import FeatureStats
-from dreamdojo.errors import DataError
+from dreamdojo.errors import DataError, reading
 from dreamdojo.files import read_json
+from dreamdojo.remote import CacheFullError, FileCache, RemoteDataset, is_remote
 from dreamdojo.video import Size, VideoReader
 
 _MAX_READERS = 16
@@ -48,23 +50,29 @@ class Episode:
     """What else the dataset states about it, e.g. `split` or `seed`."""
 
 
-def open_dataset(root: Path | str, *, embodiment: Embodiment | None = None) -> Dataset:
+def open_dataset(root: Path | str, *, embodiment: Embodiment | None = None, cache: FileCache | None = None) -> Dataset:
     """Open a dataset folder and check that every file its meta names is there.
 
     Args:
-        root: the folder.
+        root: the folder, or the URL of one (`hf://datasets/ORG/NAME`, `s3://...`): its files come when they are read.
         embodiment: the body of recordings that do not declare theirs, e.g. one of `published.PUBLISHED_BODIES`.
+        cache: where files of a URL are kept; `FileCache.default()` where not given.
 
     Raises:
         DataError: naming the dataset and what is wrong with it; also if it cannot be of that embodiment.
     """
-    return Dataset(read_layout(Path(root)), embodiment)
+    remote = RemoteDataset(str(root), cache or FileCache.default()) if is_remote(root) else None
+    with reading(f"meta of the dataset {root}"):
+        return Dataset(read_layout(Path(root) if remote is None else remote.folder), embodiment, remote)
 
 
 class Dataset:
     """A dataset on disk. It can be pickled, and used after a fork: open files are never shared between processes."""
 
-    def __init__(self, layout: Layout, embodiment: Embodiment | None = None) -> None:
+    def __init__(
+        self, layout: Layout, embodiment: Embodiment | None = None, remote: RemoteDataset | None = None
+    ) -> None:
+        self._remote = remote
         self.root = layout.root
         self.version = layout.version
         self.info = layout.info
@@ -79,6 +87,7 @@ class Dataset:
             Episode(index=r.index, length=r.length, task=r.tasks[0] if r.tasks else "", meta=r.meta)
             for r in layout.episodes
         ]
+        self._episodes = {episode.index: episode for episode in self.episodes}
         self._forget()
         self._check_files()
         own = self.root / EMBODIMENT_PATH
@@ -100,7 +109,7 @@ class Dataset:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_readers", "_columns")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_readers", "_held", "_columns")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -134,9 +143,12 @@ class Dataset:
     def hash(self) -> str:
         """32 hex digits that change when the dataset does.
 
-        Cheap, so not of every byte: all of `meta/`, and of each data and video file its name, its size and its first
-        and last 64 KiB, where Parquet and MP4 keep their tables of contents.
+        Of a dataset elsewhere, those of its storage's listing. Else cheap, so not of every byte: all of `meta/`, and of
+        each data and video file its name, its size and its first and last 64 KiB, where Parquet and MP4 keep their
+        tables of contents.
         """
+        if self._remote is not None:
+            return self._remote.hash
         digest = hashlib.blake2b(digest_size=16)
         meta = sorted(path for path in (self.root / "meta").rglob("*") if path.is_file())
         for path in meta:
@@ -156,7 +168,7 @@ class Dataset:
             DataError: if there is none.
         """
         self._record(index)
-        return next(episode for episode in self.episodes if episode.index == index)
+        return self._episodes[index]
 
     def frames(
         self,
@@ -164,6 +176,7 @@ class Dataset:
         indices: Sequence[int] | np.ndarray,
         camera: str | None = None,
         size: Size | None = None,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Pictures of an episode: `t h w 3` uint8, in the order asked for.
 
@@ -172,19 +185,35 @@ class Dataset:
             indices: frames of the episode, counted from 0.
             camera: name of the camera; may be left out where there is only one.
             size: centre-crop and area-resize each picture to this.
+            out: where to put them, as shaped; a new array where not given.
 
         Raises:
             DataError: if the camera, the episode or a frame does not exist, or the video does not decode.
         """
         camera = self.camera(camera)
-        return self._read(episode_index, indices, self._pictures[camera], "rgb", size)
+        return self._read(episode_index, indices, self._pictures[camera], "rgb", size, out)
+
+    @property
+    def address(self) -> str:
+        """The folder, or the URL, that was opened."""
+        return str(self.root) if self._remote is None else self._remote.url
+
+    def place_of(self, episode_index: int, camera: str | None = None) -> Path:
+        """The file that holds an episode's pictures, by the name it has in the dataset; it may not be here.
+
+        Raises:
+            DataError: if the camera or the episode does not exist.
+        """
+        return self._record(episode_index).videos[self._pictures[self.camera(camera)]].path
 
     def video_of(self, episode_index: int, camera: str | None = None) -> tuple[Path, float]:
         """The file that holds an episode's pictures, and the second in it at which the episode begins.
 
         Raises:
-            DataError: if the camera or the episode does not exist.
+            DataError: if the camera or the episode does not exist, or the dataset is not on this machine.
         """
+        if self._remote is not None:
+            raise DataError(f"dataset {self._remote.url}: expected one on this machine. Copy it here first.")
         span = self._record(episode_index).videos[self._pictures[self.camera(camera)]]
         return span.path, span.start
 
@@ -228,8 +257,9 @@ class Dataset:
                 "together; copy the dataset again."
             )
         values = self._columns.read(record.data, key, of=self._where(record))[rows[0] : rows[-1] + 1]
-        shape = tuple(self.info["features"].get(key, {}).get("shape", ()))
-        return values.reshape(len(values), *shape) if len(shape) > 1 else values
+        with reading(f"{self._where(record)}, column {key}"):
+            shape = tuple(self.info["features"].get(key, {}).get("shape", ()))
+            return values.reshape(len(values), *shape) if len(shape) > 1 else values
 
     def locate(self, body: Embodiment) -> Embodiment:
         """`body` with the columns in which this dataset holds its fields.
@@ -290,13 +320,14 @@ class Dataset:
 
     def close(self) -> None:
         """Close the video files that reading has opened; reading opens them again."""
-        for reader in self._readers.values():
-            reader.close()
+        for path in list(self._readers):
+            self._close(path)
         self._forget()
 
     def _forget(self) -> None:
         self._readers: OrderedDict[Path, VideoReader] = OrderedDict()
-        self._columns = ParquetColumns()
+        self._held: dict[Path, ExitStack] = {}
+        self._columns = ParquetColumns(local=self._local)
         self._process = os.getpid()
 
     def _record(self, index: int) -> EpisodeRecord:
@@ -349,6 +380,7 @@ class Dataset:
         key: str,
         pixels: Literal["rgb", "gray12"],
         size: Size | None,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         record = self._record(episode_index)
         chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
@@ -357,15 +389,21 @@ class Dataset:
             raise DataError(f"{self._where(record)}: expected frames from 0 to {record.length - 1}, got {found}")
         span = record.videos[key]
         times = span.start + self.timestamps(episode_index)[chosen]
-        return self._reader(span.path, pixels).read_at(times, tolerance=0.49 / self.fps, size=size)
+        return self._reader(span.path, pixels).read_at(times, tolerance=0.49 / self.fps, size=size, out=out)
 
     def _reader(self, path: Path, pixels: Literal["rgb", "gray12"]) -> VideoReader:
         if self._process != os.getpid():
             self._forget()
         reader = self._readers.get(path)
         if reader is None:
-            reader = VideoReader(path, pixels=pixels)
-            needed = sum(r.length for r in self._records.values() if any(s.path == path for s in r.videos.values()))
+            held = ExitStack()
+            try:
+                copy = held.enter_context(self._local(path))
+            except CacheFullError:  # of what this dataset itself holds open, perhaps
+                self.close()
+                copy = held.enter_context(self._local(path))
+            reader = VideoReader(copy, pixels=pixels)
+            needed = self._frames_in[path]
             if reader.num_frames is not None and reader.num_frames < needed:
                 raise DataError(
                     f"dataset {self.root}: expected {needed} frames in {path.relative_to(self.root)}, found "
@@ -376,11 +414,33 @@ class Dataset:
                     f"dataset {self.root}: expected {self.fps:g} fps (info.json) in {path.relative_to(self.root)}, "
                     f"found {reader.fps:g}. Correct the fps in info.json or re-encode the video."
                 )
-            self._readers[path] = reader
+            self._readers[path], self._held[path] = reader, held
             if len(self._readers) > _MAX_READERS:
-                self._readers.popitem(last=False)[1].close()
+                self._close(next(iter(self._readers)))
         self._readers.move_to_end(path)
         return reader
+
+    def _close(self, path: Path) -> None:
+        self._readers.pop(path).close()
+        self._held.pop(path).close()
+
+    def _local(self, path: Path) -> AbstractContextManager[Path]:
+        """The file on this machine while a block runs; of a dataset elsewhere a copy that is fetched where needed."""
+        return nullcontext(path) if self._remote is None else self._remote.held(path)
+
+    def _is_there(self, path: Path) -> bool:
+        if self._remote is None:
+            return path.is_file()
+        return path.relative_to(self.root).as_posix() in self._remote.files
+
+    @cached_property
+    def _frames_in(self) -> dict[Path, int]:
+        """Frames that the episodes have in each video file."""
+        frames: dict[Path, int] = {}
+        for record in self._records.values():
+            for path in {span.path for span in record.videos.values()}:
+                frames[path] = frames.get(path, 0) + record.length
+        return frames
 
     def _files(self) -> set[Path]:
         used = {*self._pictures.values(), *self._depths.values()}
@@ -388,7 +448,7 @@ class Dataset:
         return {record.data for record in self._records.values()} | {span.path for span in spans}
 
     def _check_files(self) -> None:
-        missing = sorted(path for path in self._files() if not path.is_file())
+        missing = sorted(path for path in self._files() if not self._is_there(path))
         if missing:
             raise DataError(
                 f"dataset {self.root}: expected the file {missing[0].relative_to(self.root)}, found no such file "

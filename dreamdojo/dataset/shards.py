@@ -75,7 +75,7 @@ class TableShards:
             self._number, self._bytes = self._number + 1, 0
             path = self._folder / DATA_PATTERN.format(**_place(self._number))
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(path, self._schema, compression="snappy")
+            self._writer = pq.ParquetWriter(path, self._schema, compression="snappy", write_page_checksum=True)
         self._writer.write_table(table)
         self._bytes += table.nbytes
         return {f"data/{name}": value for name, value in _place(self._number).items()}

@@ -37,7 +37,7 @@ def write_task_table(path: Path, tasks: Sequence[str]) -> None:
     }
     table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), path)
+    pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), path, write_page_checksum=True)
 
 
 def read_task_table(path: Path) -> dict[int, str]:
@@ -59,7 +59,7 @@ def write_episode_table(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     columns |= {f"meta/episodes/{name}": [value] * len(rows) for name, value in place.items()}
     path = folder / EPISODES_PATTERN.format(**place)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
+    pq.write_table(pa.table(columns), path, write_page_checksum=True)
 
 
 def read_episode_table(folder: Path) -> list[dict[str, Any]]:
@@ -77,6 +77,7 @@ def read_episode_table(folder: Path) -> list[dict[str, Any]]:
 def _read(path: Path, *, wanted: Callable[[str], bool] = bool) -> pa.Table:
     """The columns of a file whose names are `wanted`."""
     try:
-        return pq.read_table(path, columns=[name for name in pq.read_schema(path).names if wanted(name)])
+        names = [name for name in pq.read_schema(path).names if wanted(name)]
+        return pq.read_table(path, columns=names, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: expected a readable Parquet file, found {error}. Copy the dataset again.") from error

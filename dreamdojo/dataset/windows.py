@@ -1,6 +1,7 @@
 """Windows of episodes for training: several sources and embodiments mixed into one batch.
 
-The batch of step `i` is a function of `(seed, i)` alone, so a resumed run sees what an uninterrupted one would have.
+The batch of step `i` is a function of `(seed, i)` alone, so a resumed run sees what an uninterrupted one would have, on
+any number of workers and processes. Sources that are streamed are drawn from a few segments at a time (`MovingPool`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamdojo.dataset.stream import EpisodeStream, MovingPool
 from dreamdojo.errors import ConfigError, DataError
 
 Arrays = Mapping[str, np.ndarray]
@@ -24,8 +26,8 @@ class Source:
 
     embodiment: str
     """Whose actions the episodes carry."""
-    episodes: Sequence[Arrays]
-    """One mapping per episode, all with the same keys."""
+    episodes: Sequence[Arrays] | EpisodeStream
+    """One mapping per episode, all with the same keys; or a stream."""
     weight: float = 1.0
     """Relative share of the samples of a batch."""
 
@@ -57,9 +59,10 @@ class WindowSampler:
         seed: int,
         strides: Sequence[int] = (1,),
         reference: str | None = None,
+        lanes: int = 1,
     ) -> None:
         """Prepare the draw. With `reference`, a key, one row of it comes along as `reference`: any of the episode up to
-        the window's first.
+        the window's first. Streams are shared out among `lanes`, the micro-batches of a step.
 
         Raises:
             ConfigError: if no weight is positive.
@@ -72,27 +75,47 @@ class WindowSampler:
         self.reference = reference
         self._shares = np.array([source.weight for source in self.sources]) / sum(s.weight for s in self.sources)
         span = (length - 1) * max(self.strides) + 1
+        self._starts: list[np.ndarray] = []
         self._cumulative: list[np.ndarray] = []
-        for source in self.sources:
-            rows = np.array([len(next(iter(episode.values()))) for episode in source.episodes])
+        self._pools: list[MovingPool | None] = []
+        for number, source in enumerate(self.sources):
+            stream = source.episodes if isinstance(source.episodes, EpisodeStream) else None
+            rows = (
+                np.array([len(next(iter(each.values()))) for each in source.episodes])
+                if stream is None
+                else stream.rows
+            )
             starts = np.maximum(rows - span + 1, 0)
             if starts.sum() == 0:
                 raise DataError(
                     f"{source.embodiment}: expected at least one episode of {span} rows, the longest of "
                     f"{len(rows)} has {rows.max(initial=0)}. Record longer episodes or use a shorter window."
                 )
+            self._starts.append(starts)
             self._cumulative.append(np.cumsum(starts))
+            pool = None
+            if stream is not None:
+                pool = MovingPool(stream.files, starts > 0, size=stream.pool, lanes=lanes, seed=(seed, number))
+            self._pools.append(pool)
 
     def __call__(self, step: int) -> Windows:
         """The batch of one step."""
         random = np.random.default_rng([self.seed, step])
         counts = random.multinomial(self.batch_size, self._shares)
         samples: dict[str, dict[str, list[Tensor]]] = {}
-        for source, cumulative, count in zip(self.sources, self._cumulative, counts, strict=True):
+        for number, count in enumerate(counts):
+            source, places, cumulative = self.sources[number], *self._at_hand(number, step)
             for _ in range(count):
-                position = int(random.integers(cumulative[-1]))
-                index = int(np.searchsorted(cumulative, position, side="right"))
-                start = position - (int(cumulative[index - 1]) if index else 0)
+                found, start = _draw(random, cumulative)
+                while isinstance(source.episodes, EpisodeStream) and not source.episodes.readable(int(places[found])):
+                    places = np.delete(places, found)
+                    if not len(places):
+                        raise DataError(
+                            f"{source.embodiment}: expected an episode that decodes, found none among those at hand"
+                        )
+                    cumulative = np.cumsum(self._starts[number][places])
+                    found, start = _draw(random, cumulative)
+                index = int(places[found])
                 stride = int(random.choice(self.strides))
                 episode = source.episodes[index]
                 rows = slice(start, start + (self.length - 1) * stride + 1, stride)
@@ -106,3 +129,20 @@ class WindowSampler:
         return Windows(
             {name: {key: torch.stack(parts) for key, parts in keys.items()} for name, keys in samples.items()}
         )
+
+    def _at_hand(self, number: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The episodes of a source that a step draws from, and their windows, counted up."""
+        pool, stream, starts = self._pools[number], self.sources[number].episodes, self._starts[number]
+        if pool is None or not isinstance(stream, EpisodeStream):
+            return np.arange(len(starts)), self._cumulative[number]
+        used = self.batch_size * self._shares[number] * self.length / stream.rows.mean()
+        places, wanted = pool.at(step, used, stream.ahead)
+        stream.hold(wanted.tolist())
+        return places, np.cumsum(starts[places])
+
+
+def _draw(random: np.random.Generator, cumulative: np.ndarray) -> tuple[int, int]:
+    """Which of several episodes, and the first row of a window in it."""
+    position = int(random.integers(cumulative[-1]))
+    found = int(np.searchsorted(cumulative, position, side="right"))
+    return found, position - (int(cumulative[found - 1]) if found else 0)

@@ -87,6 +87,7 @@ def train_latent_action_model(
         length=2,
         batch_size=training.fit.batch_size,
         seed=training.fit.seed,
+        lanes=training.fit.micro_batches,
         strides=training.strides,
     )
 

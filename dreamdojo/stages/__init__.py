@@ -5,6 +5,7 @@ RUN/tokenizer/        model.safetensors  config.json  metrics.jsonl  state/; wit
                       rgb/  depth/: the same of each part
 RUN/latent_action/    the same
 RUN/alignment/        model.safetensors  config.json  alignment.json: latent actions to a robot's actions and back
+RUN/left_out.json     episodes that did not decode and were left out, by dataset, and why
 RUN/pretrained/       the same: the world model after human video
 RUN/teacher/          the same, after the robot's episodes; with a LoRA also lora.safetensors  lora.json
 RUN/student/          the same, of few steps; with more stages than the warm-up also warm_up/  self_forcing/
@@ -14,7 +15,7 @@ Under torchrun several processes train a stage together; each writes its part of
 
 from dreamdojo.stages.begin import adopt_foundation, link_model, start_from, start_with_depth
 from dreamdojo.stages.latent_action import align_stage, latent_action_stage
-from dreamdojo.stages.run import Episodes, Run, channels_first, clip_starts
+from dreamdojo.stages.run import Engine, Episodes, Run, channels_first, clip_starts
 from dreamdojo.stages.sources import (
     depth_source,
     frame_source,
@@ -39,6 +40,7 @@ from dreamdojo.stages.world_model import (
 
 __all__ = [
     "AdapterStart",
+    "Engine",
     "Episodes",
     "Run",
     "adopt_foundation",

@@ -18,20 +18,27 @@ from dreamdojo.training.checkpoint import model_hash, save_model
 from dreamdojo.training.trackers import open_trackers
 
 
-def latent_action_stage(run: Run, human: Episodes, labelled: Episodes | None = None) -> LatentActionModel:
+def latent_action_stage(run: Run, *human: Episodes, labelled: Episodes | None = None) -> LatentActionModel:
     """Train the latent action model on unlabelled video, and on a robot's episodes where its `label_weight` asks.
 
     Raises:
-        ConfigError: if there is a `label_weight` and nothing labelled, or the other way round; or if the tokenizer's
-            features are to be predicted and there is no tokenizer.
+        ConfigError: if several datasets of video are to be mixed with a labelled one, or there is a `label_weight` and
+            nothing labelled, or the other way round; or if the tokenizer's features are to be predicted and there is no
+            tokenizer.
     """
     size, weight = run.preset.latent_action_size, run.preset.latent_action_training.label_weight
     if (labelled is not None) != (weight > 0):
         raise ConfigError(
             f"a labelled dataset and a label_weight go together: got {labelled and labelled.dataset.root} and {weight}"
         )
+    if labelled is not None and len(human) != 1:
+        raise ConfigError(f"a labelled dataset goes with one dataset of video, got {len(human)}")
     tokenizer = _feature_tokenizer(run)
-    sources = [frame_source(run, human, size)] if labelled is None else labelled_sources(run, human, labelled)
+    sources = (
+        [frame_source(run, each, size) for each in human]
+        if labelled is None
+        else labelled_sources(run, human[0], labelled)
+    )
     with run.progress("latent actions") as report:
         folder = run.folder / "latent_action"
         return train_latent_action_model(

@@ -10,8 +10,9 @@ from dreamdojo.dataset.actions import relative_actions
 from dreamdojo.dataset.cache import SideCache
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.resample import resample
+from dreamdojo.dataset.stream import EpisodeStream
 from dreamdojo.dataset.windows import Arrays, Source
-from dreamdojo.errors import DataError
+from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.latent_action.pairs import PairedEpisode, paired_episode
 from dreamdojo.latent_action.train import travelled
 from dreamdojo.stages.run import Episodes, Run, channels_first, clip_starts
@@ -21,29 +22,32 @@ from dreamdojo.world_model.train import latent_episode
 
 def frame_source(run: Run, episodes: Episodes, size: tuple[int, int] | None = None) -> Source:
     """Frames for the tokenizer and the latent action model."""
+    name, weight = episodes.dataset.embodiment.name, episodes.weight
+    if run.stream_gb is not None:
+        return Source(embodiment=name, episodes=run.stream(episodes, size), weight=weight)
     frames = run.frames(episodes, size)
-    return Source(
-        embodiment=episodes.dataset.embodiment.name,
-        episodes=[{"frames": channels_first(frames[index])} for index in episodes.indices],
-    )
+    arrays = [{"frames": channels_first(frames[index])} for index in frames.of(episodes.indices)]
+    return Source(embodiment=name, episodes=arrays, weight=weight)
 
 
 def depth_source(run: Run, episodes: Episodes) -> Source:
     """Depth pictures, in metres, for the tokenizer of depth."""
+    name, weight = episodes.dataset.embodiment.name, episodes.weight
+    if run.stream_gb is not None:
+        return Source(embodiment=name, episodes=run.stream(episodes, kind="depth"), weight=weight)
     depth = run.depth(episodes)
-    return Source(
-        embodiment=episodes.dataset.embodiment.name,
-        episodes=[{"frames": depth[index][:, None]} for index in episodes.indices],
-    )
+    arrays = [{"frames": depth[index][:, None]} for index in depth.of(episodes.indices)]
+    return Source(embodiment=name, episodes=arrays, weight=weight)
 
 
-def latent_action_source(run: Run, episodes: Episodes, weight: float = 1.0) -> Source:
-    """Latents with latent actions, for video without labels."""
+def latent_action_source(run: Run, episodes: Episodes, weight: float | None = None) -> Source:
+    """Latents with latent actions, for video without labels; weighted as the episodes are, or otherwise."""
     latents, actions = run.latents(episodes), run.latent_actions(episodes)
+    usable = latents.of(actions.of(episodes.indices))
     return Source(
         embodiment=LATENT_ACTION,
-        episodes=[part for i in episodes.indices for part in training_episodes(run, latents[i], actions[i][:-1])],
-        weight=weight,
+        episodes=[part for i in usable for part in training_episodes(run, latents[i], actions[i][:-1])],
+        weight=episodes.weight if weight is None else weight,
     )
 
 
@@ -52,7 +56,9 @@ def robot_source(run: Run, episodes: Episodes, body: Embodiment | None = None, w
     latents, body = run.latents(episodes), body or episodes.dataset.embodiment
     return Source(
         embodiment=body.name,
-        episodes=[part for i in episodes.indices for part in robot_episodes(run, episodes, latents, i, body)],
+        episodes=[
+            part for i in latents.of(episodes.indices) for part in robot_episodes(run, episodes, latents, i, body)
+        ],
         weight=weight,
     )
 
@@ -102,11 +108,17 @@ def labelled_sources(run: Run, human: Episodes, robot: Episodes) -> list[Source]
     """Video without labels beside a robot's, whose commanded motion is known in units of its spread.
 
     Both are drawn as often as they have episodes.
+
+    Raises:
+        ConfigError: if video is streamed.
+        DataError: if the robot's dataset has no actions.
     """
+    if run.stream_gb is not None:
+        raise ConfigError("labels are known for cached frames only: leave --stream-gb out, or --labelled")
     size, body = run.preset.latent_action_size, robot.dataset.embodiment
     unseen, seen = frame_source(run, human, size), frame_source(run, robot, size)
     motion = []
-    for index in robot.indices:
+    for index in run.frames(robot, size).of(robot.indices):
         resampled = resample(robot.dataset, index, run.preset.rate)
         if resampled.actions is None:
             raise DataError(f"{robot.dataset.root}: expected a robot dataset with an 'action' column, found none")
@@ -114,6 +126,7 @@ def labelled_sources(run: Run, human: Episodes, robot: Episodes) -> list[Source]
         paired = paired_episode(body, told, resampled.actions, resampled.states)
         motion.append((paired.action - paired.base).numpy())
     spread = np.concatenate(motion).std(axis=0).clip(1e-6)
+    assert not isinstance(seen.episodes, EpisodeStream) and not isinstance(unseen.episodes, EpisodeStream)
     known = [{**e, "travelled": travelled(m / spread)} for e, m in zip(seen.episodes, motion, strict=True)]
     unknown = [
         {**e, "travelled": np.full((len(e["frames"]), len(spread)), np.nan, np.float32)} for e in unseen.episodes
@@ -134,7 +147,7 @@ def paired_episodes(run: Run, robot: Episodes) -> list[PairedEpisode]:
     if not body.action_dim:
         raise DataError(f"{robot.dataset.root}: expected a robot dataset with an 'action' column, found none")
     inferred, episodes = run.latent_actions(robot), []
-    for index in robot.indices:
+    for index in inferred.of(robot.indices):
         resampled = resample(robot.dataset, index, run.preset.rate)
         assert resampled.actions is not None
         chunk = run.preset.tokenizer.temporal_factor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -32,12 +33,12 @@ from dreamdojo.world_model.widen import add_reference
 AdapterStart = Literal["aligned", "fresh"]
 
 
-def pretrain_stage(run: Run, human: Episodes) -> WorldModel:
-    """Train the world model on human video and its latent actions."""
+def pretrain_stage(run: Run, *human: Episodes) -> WorldModel:
+    """Train the world model on human video and its latent actions, of one dataset or several, mixed by weight."""
     folder, preset = run.folder / "pretrained", run.preset
     if is_finished(folder, preset.pretraining.fit):
         return load_model(folder, WorldModel)
-    source = latent_action_source(run, human)
+    sources = [latent_action_source(run, each) for each in human]
     torch.manual_seed(preset.pretraining.fit.seed)
     model = WorldModel(
         WorldModelConfig(
@@ -49,20 +50,33 @@ def pretrain_stage(run: Run, human: Episodes) -> WorldModel:
         )
     )
     if preset.latent_action_slot is None:
-        actions = np.concatenate([run.latent_actions(human)[index][:-1] for index in human.indices])
-        model.latent_action_mean.copy_(torch.from_numpy(actions.mean(axis=0)))
-        model.latent_action_std.copy_(torch.from_numpy(actions.std(axis=0).clip(1e-4)))
+        mean, std = _spread(run, human)
+        model.latent_action_mean.copy_(torch.from_numpy(mean))
+        model.latent_action_std.copy_(torch.from_numpy(std.clip(1e-4)))
     with run.progress("pre-train") as report:
         return train_world_model(
             model,
             preset.pretraining,
-            [source],
+            sources,
             folder,
             compute=run.compute,
             about=sampling(preset.student.teacher),
             trackers=open_trackers(run.trackers, folder, "pretrained"),
             report=report,
         )
+
+
+def _spread(run: Run, human: Sequence[Episodes]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of latent actions, datasets counting by their weight: `l` float32 each."""
+    moments = []
+    for each in human:
+        cache = run.latent_actions(each)
+        rows = np.concatenate([cache[index][:-1] for index in cache.of(each.indices)])
+        moments.append((rows.mean(axis=0), rows.std(axis=0)))
+    shares = np.array([each.weight for each in human], np.float32) / np.float32(sum(each.weight for each in human))
+    mean = sum(share * own for share, (own, _) in zip(shares, moments, strict=True))
+    variance = sum(share * (std**2 + (own - mean) ** 2) for share, (own, std) in zip(shares, moments, strict=True))
+    return np.asarray(mean), np.sqrt(variance)
 
 
 def posttrain_stage(
@@ -157,7 +171,7 @@ def align_adapter(run: Run, model: WorldModel, robot: Episodes, body: Embodiment
     k = run.preset.tokenizer.temporal_factor
     inferred = run.latent_actions(robot)
     chunks, targets, episodes = [], [], []
-    for index in robot.indices:
+    for index in inferred.of(robot.indices):
         actions, _ = robot_motion(run, robot, index, body)
         usable = len(actions) // k * k
         given = relative_actions(actions, actions[0], k) if body.relative else actions

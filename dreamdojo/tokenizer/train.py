@@ -64,7 +64,13 @@ def train_tokenizer(
     torch.manual_seed(training.fit.seed)
     model = Tokenizer(config)
     length = 1 + config.temporal_factor * (training.latent_frames - 1)
-    sampler = WindowSampler(sources, length=length, batch_size=training.fit.batch_size, seed=training.fit.seed)
+    sampler = WindowSampler(
+        sources,
+        length=length,
+        batch_size=training.fit.batch_size,
+        seed=training.fit.seed,
+        lanes=training.fit.micro_batches,
+    )
 
     def step(batch: Windows, state: TrainingState) -> tuple[Tensor, dict[str, Tensor]]:
         frames = _pictures(batch, picture, compute)

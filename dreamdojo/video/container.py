@@ -15,7 +15,7 @@ import av.logging
 import av.video.stream
 from av.stream import Disposition
 
-from dreamdojo.errors import DataError
+from dreamdojo.errors import DataError, DreamDojoError, brief
 
 av.logging.set_level(None)
 """FFmpeg writes to stderr behind Python's back; what matters comes back as an exception."""
@@ -47,8 +47,12 @@ def ffmpeg_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except DreamDojoError:
+        raise
     except av.error.FFmpegError as error:
         raise unreadable(path, f"{error.strerror or error} (FFmpeg: {type(error).__name__})") from error
+    except (ValueError, ArithmeticError, MemoryError, AssertionError) as error:  # of PyAV, about headers that lie
+        raise unreadable(path, brief(error)) from error
 
 
 def open_video(path: Path) -> OpenVideo:
@@ -62,10 +66,12 @@ def open_video(path: Path) -> OpenVideo:
     if path.stat().st_size == 0:
         raise unreadable(path, "an empty file (0 bytes)")
     with ffmpeg_errors(path):
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
-            assert stream.time_base is not None, "a demuxed stream has a time base"
+            if not stream.time_base:
+                container.close()
+                raise unreadable(path, "a stream without a time base")
             return OpenVideo(container, stream, stream.time_base)
     kinds = sorted({stream.type for stream in container.streams})
     container.close()

@@ -111,7 +111,12 @@ class VideoReader:
         return self._collect([int(value) for value in pts[wanted]], tolerance=0, size=size)
 
     def read_at(
-        self, timestamps: Sequence[float] | np.ndarray, *, tolerance: float | None = None, size: Size | None = None
+        self,
+        timestamps: Sequence[float] | np.ndarray,
+        *,
+        tolerance: float | None = None,
+        size: Size | None = None,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Frames by time in seconds, in the order asked for: `t h w 3` uint8 (`t h w` uint16 for gray12).
 
@@ -119,6 +124,7 @@ class VideoReader:
             timestamps: seconds since the first frame.
             tolerance: how far a frame may be from its timestamp; just under half a frame where not given.
             size: centre-crop and resize each frame to this.
+            out: where to put them, of the shape returned, in any order of memory; a new array where not given.
 
         Raises:
             DataError: if no frame lies within the tolerance, or a frame does not decode.
@@ -127,7 +133,7 @@ class VideoReader:
             tolerance = 0.49 / float(frame_rate(self._stream) or _DEFAULT_RATE)
         ticks = float(1 / self._time_base)
         targets = [self._start + round(float(value) * ticks) for value in np.asarray(timestamps).reshape(-1)]
-        return self._collect(targets, tolerance=int(tolerance * ticks), size=size)
+        return self._collect(targets, tolerance=int(tolerance * ticks), size=size, out=out)
 
     def __iter__(self) -> Iterator[TimedFrame]:
         """All frames from the first to the last, in display order.
@@ -138,7 +144,8 @@ class VideoReader:
         first = None
         for frame in self._sweep():
             first = _pts(frame) if first is None else first
-            yield TimedFrame((_pts(frame) - first) * float(self._time_base), self._convert(frame))
+            image = np.ascontiguousarray(self._convert(frame))
+            yield TimedFrame((_pts(frame) - first) * float(self._time_base), image)
 
     def sweep(self, indices: Collection[int], *, size: Size | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Decode from the first to the last frame, and yield those of the given numbers, with their numbers.
@@ -151,7 +158,9 @@ class VideoReader:
         for number, frame in enumerate(self._sweep()):
             if number in indices:
                 picture = self._convert(frame)
-                yield number, picture if size is None else resize(picture, size, nearest=self._pixels == "gray12")
+                if size is not None:
+                    picture = resize(picture, size, nearest=self._pixels == "gray12")
+                yield number, np.ascontiguousarray(picture)
 
     def _sweep(self) -> Iterator[av.VideoFrame]:
         expected, count = self.num_frames or 0, 0
@@ -162,11 +171,12 @@ class VideoReader:
         if count == 0 or count < expected:
             raise unreadable(self.path, f"{count} of {expected} frames" if expected else "no frames")
 
-    def _collect(self, targets: list[int], *, tolerance: int, size: Size | None) -> np.ndarray:
+    def _collect(
+        self, targets: list[int], *, tolerance: int, size: Size | None, out: np.ndarray | None = None
+    ) -> np.ndarray:
         places: dict[int, list[int]] = {}
         for place, target in enumerate(targets):
             places.setdefault(target, []).append(place)
-        out: np.ndarray | None = None
         for target in sorted(places):
             picture = self._convert(self._find(target, tolerance))
             if size is not None:
@@ -233,6 +243,8 @@ class VideoReader:
             frame = next(self._frames, None)
         if frame is None:
             return None
+        if frame.pts is None and frame.dts is None:
+            raise unreadable(self.path, "a frame without a timestamp")
         if frame.is_corrupt:
             raise unreadable(self.path, f"a damaged frame at {self._seconds(_pts(frame)):.3f} s")
         self.num_decoded += 1
@@ -243,7 +255,8 @@ class VideoReader:
         return float((pts - self._start) * self._time_base)
 
     def _convert(self, frame: av.VideoFrame) -> np.ndarray:
-        return to_rgb(frame, self._reformatter) if self._pixels == "rgb" else to_gray12(frame)
+        with ffmpeg_errors(self.path):
+            return to_rgb(frame, self._reformatter) if self._pixels == "rgb" else to_gray12(frame)
 
     def _all_pts(self) -> np.ndarray:
         if self._pts is None:

@@ -21,15 +21,20 @@ RANGE_MPEG = 1
 
 
 def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """A decoded frame as it is meant to be seen, rotation applied: `h w 3` uint8.
+    """A decoded frame as it is meant to be seen, rotation applied: `h w 3` uint8, a view of `3 h w`.
 
-    `reformatter` keeps swscale's tables from one frame of a video to the next.
+    `reformatter` keeps swscale's tables from one frame of a video to the next. It writes three planes, because its code
+    for those is more than twice as fast as that for interleaved pixels, and gives the same numbers.
     """
-    picture = reformatter.reformat(frame, format="rgb24", interpolation=_TO_RGB, threads=1).to_ndarray()
+    planar = reformatter.reformat(frame, format="gbrp", interpolation=_TO_RGB, threads=1)
+    picture = np.empty((3, planar.height, planar.width), np.uint8)
+    for channel, plane in zip((1, 2, 0), planar.planes, strict=True):
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+        picture[channel] = rows[:, : plane.width]
     turns, rest = divmod(int(frame.rotation), 90)
     if rest == 0 and turns % 4:
-        picture = np.ascontiguousarray(np.rot90(picture, turns % 4))
-    return picture
+        picture = np.rot90(picture, turns % 4, axes=(1, 2))
+    return np.moveaxis(picture, 0, -1)
 
 
 def from_rgb(picture: np.ndarray, pixel_format: str, reformatter: VideoReformatter) -> av.VideoFrame:

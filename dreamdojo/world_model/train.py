@@ -119,6 +119,7 @@ def train_world_model(
         length=training.window_length(model.config.dit),
         batch_size=training.fit.batch_size,
         seed=training.fit.seed,
+        lanes=training.fit.micro_batches,
         reference="latent" if model.config.dit.reference_latent else None,
     )
     config = model.config.dit

@@ -7,18 +7,12 @@ import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from dreamdojo.curation.extras import require
 from dreamdojo.errors import DataError
+from dreamdojo.remote import is_remote, system_of
 
 _ENDS = 1 << 16
 _WILD = "*?["
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path is a URL."""
-    return "://" in path
 
 
 def join(folder: str, name: str) -> str:
@@ -30,7 +24,7 @@ def exists(path: str) -> bool:
     """Whether there is a file."""
     if not is_remote(path):
         return Path(path).is_file()
-    system, inside = _system(path)
+    system, inside = system_of(path)
     return bool(system.isfile(inside))
 
 
@@ -40,7 +34,7 @@ def list_files(where: str) -> tuple[str, list[str]]:
     Raises:
         DataError: if there is nothing.
     """
-    system, inside = _system(where)
+    system, inside = system_of(where)
     scheme = where.split("://", 1)[0]
     try:
         if any(sign in inside for sign in _WILD):
@@ -67,7 +61,7 @@ def local_file(path: str, scratch: Path) -> Iterator[Path]:
     if not is_remote(path):
         yield Path(path)
         return
-    system, inside = _system(path)
+    system, inside = system_of(path)
     scratch.mkdir(parents=True, exist_ok=True)
     digest = hashlib.blake2b(path.encode(), digest_size=8).hexdigest()
     copy = scratch / f"{digest}{posixpath.splitext(inside)[1]}"
@@ -90,7 +84,7 @@ def fingerprint(path: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
     try:
         if is_remote(path):
-            system, inside = _system(path)
+            system, inside = system_of(path)
             info = system.info(inside)
             stated = {
                 key: str(info[key]) for key in ("size", "ETag", "mtime", "LastModified", "md5Hash") if key in info
@@ -117,11 +111,7 @@ def read_text(path: str) -> str:
     try:
         if not is_remote(path):
             return Path(path).read_text(encoding="utf-8")
-        system, inside = _system(path)
+        system, inside = system_of(path)
         return system.cat_file(inside).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: expected a readable text file, found {error}. Check the path.") from error
-
-
-def _system(path: str) -> Any:
-    return require("fsspec.core", needed_for=f"Reading {path.split('://', 1)[0]}:// addresses").url_to_fs(path)
