@@ -3,9 +3,8 @@
     make weights        (resumable: Ctrl-C and run it again)
 
 Everything comes from the dojo and a seed, so the weights can be made again by anyone. The foundation (tokenizer, latent
-actions, pre-trained world model) goes into the package first; then the demo, with more of the robot and more steps
-(`NANO_SHIPPED`), post-trains from it, and its teacher and student are packaged too, with a model card. The training
-state stays in the run folders.
+actions, pre-trained world model) goes into the package first; then the ordinary demo post-trains from it, and its
+teacher and student are packaged too, with a model card. The training state stays in the run folders.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from dreamdojo.dojo.simulate import simulate_demo
 from dreamdojo.files import read_json, write_json
 from dreamdojo.judge import describe, steps_of
 from dreamdojo.latent_action.model import LatentActionModel
-from dreamdojo.presets import NANO_SHIPPED
+from dreamdojo.presets import NANO
 from dreamdojo.tokenizer.model import Tokenizer
 from dreamdojo.training.checkpoint import load_model, read_about, save_model
 from dreamdojo.world_model.model import WorldModel
@@ -70,7 +69,7 @@ class TrainFoundation(PresetCommand):
         write_json(self.target / "foundation.json", made)
 
         demo = run.folder / "robot"
-        Demo(preset=NANO_SHIPPED, run_folder=demo, device=self.device, workers=self.workers, play=False).run()
+        Demo(preset=NANO, run_folder=demo, device=self.device, workers=self.workers, play=False).run()
         package_robot(demo, self.target)
 
 

@@ -7,7 +7,6 @@ from dreamdojo.presets.nano import NANO as NANO
 from dreamdojo.presets.nano import NANO128 as NANO128
 from dreamdojo.presets.nano import NANO_FOUNDATION as NANO_FOUNDATION
 from dreamdojo.presets.nano import NANO_RGBD as NANO_RGBD
-from dreamdojo.presets.nano import NANO_SHIPPED as NANO_SHIPPED
 from dreamdojo.presets.nano import NANO_TAEF2 as NANO_TAEF2
 from dreamdojo.presets.paper import PAPER_2B as PAPER_2B
 from dreamdojo.presets.paper import PAPER_2B_RGBD as PAPER_2B_RGBD
@@ -36,7 +35,6 @@ __all__ = [
     "NANO128",
     "NANO_FOUNDATION",
     "NANO_RGBD",
-    "NANO_SHIPPED",
     "NANO_TAEF2",
     "PAPER_2B",
     "PAPER_2B_RGBD",

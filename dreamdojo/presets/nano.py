@@ -120,13 +120,6 @@ NANO_FOUNDATION = replace(
 """The foundation of `nano` that ships: more data and more steps (`make weights`). It takes no reference frame; `nano`
 adds one before the robot's episodes, when the context gets noisy enough to need it."""
 
-NANO_SHIPPED = replace(
-    NANO,
-    data=replace(NANO.data, robot_minutes=40),
-    posttraining=replace(NANO.posttraining, fit=_longer(NANO.posttraining.fit, 2600)),
-)
-"""The teacher and student of `nano` that ship: `nano` with more of the robot (`make weights`)."""
-
 NANO128 = replace(
     NANO,
     name="nano128",
