@@ -33,7 +33,7 @@ def write_part(path: Path, tensors: Mapping[str, Tensor], processes: Processes) 
         elif not processes.is_main:
             continue
         held[name] = local(value).detach().cpu().contiguous()
-    save_file(held, path, metadata={"rows": json.dumps(rows)})
+    save_file(held, path, metadata={"rows": json.dumps(rows, sort_keys=True)})
     with path.open("rb") as file:
         os.fsync(file.fileno())  # the state before is deleted soon
 

@@ -112,7 +112,7 @@ class Resumable:
         self._check_settings(f"state/{state.name}", found)
         parts = _parts(state, found["parts"])
         try:
-            self._expect_moments(name for name in part_names(parts) if name.startswith("optimizer/"))
+            self._expect_moments(name for name in sorted(part_names(parts)) if name.startswith("optimizer/"))
             read_parts(parts, {**self._weights(), **self._moments()}, self.processes)
         except (CheckpointError, KeyError) as error:
             raise CheckpointError(f"{state} is cut short or of another model: {error}. {advice}") from error
