@@ -10,14 +10,14 @@ import argparse
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.arms import today
-from benchmarks.scale_data import data
+from benchmarks.scale_data import data, pipeline
 from benchmarks.scale_training import training
 from dreamdojo.files import read_json, write_json
 
@@ -36,6 +36,7 @@ class Part:
 PARTS: dict[str, Callable[[Path, bool], Part]] = {
     "training": lambda run, quick: Part(*training(run, quick)),
     "data": lambda run, quick: Part(*data(run, quick)),
+    "pipeline": lambda run, quick: Part(*pipeline(measured_before(), quick)),
 }
 """Name -> what measures it, in `FOLDER`; quickly and meaninglessly where asked."""
 
@@ -52,6 +53,13 @@ def main() -> None:
             print(name, part.metrics, part.goals)
             if not given.quick:
                 keep(RESULTS, name, part)
+
+
+def measured_before() -> Mapping[str, Any]:
+    """Metrics of the parts that have run."""
+    if not RESULTS.exists():
+        raise SystemExit(f"{RESULTS} is missing: run the part `data` first")
+    return read_json(RESULTS, of="results")["metrics"]
 
 
 def keep(path: Path, name: str, part: Part) -> None:

@@ -166,19 +166,20 @@ def measured(scale: Mapping[str, Any]) -> str:
             f"| {name.removeprefix('pool of ')} | {one['variance_of_batch_means_over_independent']:.2f} | "
             f"{one['correlation_with_next_batch']:.2f} | {one['pairs_from_one_segment']:.2%} |"
         )
-    node = found["pipeline"]["node"]
+    simulated = scale["metrics"]["pipeline"]
+    node = simulated["node"]
     lines += [
         "",
         f"Simulated node: a batch every {node['batch_seconds']} s takes {node['segments_per_batch']} segments of "
         f"{node['decode_seconds']:.2f} s to decode on a core and {node['fetch_seconds']} s to fetch; one fetch in "
-        f"{1 / node['stall_rate']:,.0f} stalls for {node['stall_seconds']:.0f} s, a worker dies every "
+        f"{1 / node['stall_rate']:,.0f} stalls, a worker dies every "
         f"{node['hours_to_death']:.0f} h and is back after {node['restart_seconds']:.0f} s, one segment in "
         f"{1 / node['corrupt']:,.0f} is corrupt.",
         "",
         "| pipeline | load without failures | trainer busy | stalls | deaths | left out |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, one in found["pipeline"]["busy"].items():
+    for name, one in simulated["busy"].items():
         lines.append(
             f"| {name} | {one['load']:.2f} | {one['busy']:.1%} | {one['stalls']} | {one['deaths']} | "
             f"{one['left_out']} |"

@@ -122,14 +122,14 @@ def damage(root, *, at):
     data = bytearray(path.read_bytes())
     start = data.find(b"mdat") + 4
     place = start + int((len(data) - start) * at)
-    data[place : place + 300] = bytes(300)
+    data[place : place + 600] = bytes(600)
     path.write_bytes(bytes(data))
 
 
 @pytest.mark.parametrize("gigabytes", [None, 0.01])
 def test_a_corrupt_episode_stops_a_command_or_is_left_out_and_named(tmp_path, gigabytes):
     root = record(tmp_path / "torn", robot=False, episodes=5)
-    damage(root, at=0.5)
+    damage(root, at=0.35)
     run = replace(unfeatured(toy_run(tmp_path / "run", 1)), stream_gb=gigabytes)
     human = all_episodes(root)
     with pytest.raises(DataError, match=r"damaged|decodes from its first|frame"):

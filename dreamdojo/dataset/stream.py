@@ -50,6 +50,17 @@ class Segment(NamedTuple):
     stop: int
 
 
+class _Lent:
+    """Memory that goes back to a list when the last array in it is gone: new pages cost as much as the pictures."""
+
+    def __init__(self, memory: np.ndarray, back: list[np.ndarray]) -> None:
+        self.__array_interface__ = memory.__array_interface__
+        self._memory, self._back = memory, back
+
+    def __del__(self) -> None:
+        self._back.append(self._memory)
+
+
 class EpisodeStream:
     """The segments of a dataset's episodes: `stream[i]["frames"]` is `t 3 h w` uint8, or `t 1 h w` float16 metres.
 
@@ -108,7 +119,11 @@ class EpisodeStream:
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_threads", "_own", "_held", "_lock")}
+        return {
+            key: value
+            for key, value in self.__dict__.items()
+            if key not in ("_threads", "_own", "_held", "_lock", "_free")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -119,6 +134,7 @@ class EpisodeStream:
         self._own = threading.local()
         self._held: dict[int, Future[dict[str, np.ndarray]]] = {}
         self._lock = threading.Lock()
+        self._free: list[np.ndarray] = []
 
     def __len__(self) -> int:
         return len(self.segments)
@@ -184,8 +200,12 @@ class EpisodeStream:
     def _decode(self, part: Segment) -> dict[str, np.ndarray]:
         if not hasattr(self._own, "dataset"):
             self._own.dataset = copy.copy(self.dataset)  # with open files of its own
-        pictures = decode_rows(self._own.dataset, part, self.rate, self.camera, self.size, self.kind)
-        return {"frames": pictures}
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = _room(int(self.rows.max()), self.size, self.kind)
+        out = np.asarray(_Lent(memory, self._free))[: part.stop - part.start]
+        return {"frames": decode_rows(self._own.dataset, part, self.rate, self.camera, self.size, self.kind, out)}
 
 
 def num_rows(dataset: Dataset, episode: int, rate: float) -> int:
@@ -201,8 +221,9 @@ def decode_rows(
     camera: str,
     size: tuple[int, int],
     kind: Literal["frames", "depth"] = "frames",
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Rows of an episode at `rate`: `t 3 h w` uint8, or `t 1 h w` float16 metres.
+    """Rows of an episode at `rate`: `t 3 h w` uint8, or `t 1 h w` float16 metres; in `out`, where given.
 
     Raises:
         DataError: if they do not decode, or the timestamps leave fewer rows than the episode's length promises.
@@ -214,7 +235,7 @@ def decode_rows(
             f"its length, found timestamps for {len(kept)}. Correct the column `timestamp`."
         )
     kept = kept[part.start : part.stop]
-    out = np.empty((len(kept), 3, *size), np.uint8) if kind == "frames" else np.empty((len(kept), 1, *size), np.float16)
+    out = _room(len(kept), size, kind) if out is None else out
     for start in range(0, len(kept), _CHUNK):
         rows, into = kept[start : start + _CHUNK], out[start : start + _CHUNK]
         if kind == "frames":
@@ -222,6 +243,10 @@ def decode_rows(
         else:
             into[:, 0] = dataset.depth(part.episode, rows, camera, size)
     return out
+
+
+def _room(rows: int, size: tuple[int, int], kind: Literal["frames", "depth"]) -> np.ndarray:
+    return np.empty((rows, 3, *size), np.uint8) if kind == "frames" else np.empty((rows, 1, *size), np.float16)
 
 
 class MovingPool:

@@ -102,7 +102,7 @@ class WindowSampler:
         """The batch of one step."""
         random = np.random.default_rng([self.seed, step])
         counts = random.multinomial(self.batch_size, self._shares)
-        samples: dict[str, dict[str, list[Tensor]]] = {}
+        samples: dict[str, dict[str, list[np.ndarray]]] = {}
         for number, count in enumerate(counts):
             source, places, cumulative = self.sources[number], *self._at_hand(number, step)
             for _ in range(count):
@@ -125,9 +125,12 @@ class WindowSampler:
                     drawn["reference"] = episode[self.reference][earlier : earlier + 1]
                 into = samples.setdefault(source.embodiment, {key: [] for key in drawn})
                 for key, array in drawn.items():
-                    into[key].append(torch.from_numpy(array.copy()))
+                    into[key].append(array)
         return Windows(
-            {name: {key: torch.stack(parts) for key, parts in keys.items()} for name, keys in samples.items()}
+            {
+                name: {key: torch.from_numpy(np.stack(parts)) for key, parts in keys.items()}
+                for name, keys in samples.items()
+            }
         )
 
     def _at_hand(self, number: int, step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -162,3 +162,17 @@ def test_a_storage_that_fails_never_counts_as_a_corrupt_episode(root, monkeypatc
     with pytest.raises(StorageError, match="the disk is away"):
         sampler(streamed)(0)
     assert not told
+
+
+def test_memory_is_used_again_only_when_nobody_looks_at_it(root, short):
+    streamed = stream(root)
+    first = streamed[0]["frames"]
+    copied = first.copy()
+    for place in range(len(streamed)):
+        streamed.hold([place])
+        streamed.readable(place)
+    np.testing.assert_array_equal(first, copied)
+    streamed.hold([])
+    held = len(streamed._free)
+    del first
+    assert 0 < held < len(streamed.segments) and len(streamed._free) == held + 1
