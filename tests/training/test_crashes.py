@@ -14,6 +14,7 @@ import torch
 
 from dreamdojo.training.checkpoint import load_model, read_about
 from dreamdojo.training.fit import fit, is_finished
+from dreamdojo.training.optimizer import make_optimizer
 from dreamdojo.training.resume import saved_step
 from tests.tiny import CPU
 from tests.training.test_fit import Line, batches, config, rows_of, step_of
@@ -80,6 +81,7 @@ def left(folder):
 def kill_everywhere(root):
     """Kill a run of two steps that goes on to four, at each place; what was found, as plain values."""
     torch.set_num_threads(1)
+    make_optimizer(Line(), "adamw", learning_rate=1.0, weight_decay=0.0, betas=(0.9, 0.99)).step()  # imports, once
     before, reference = root / "before", root / "reference"
     assert apart(lambda: train(before, SHORT)) == 0
     shutil.copytree(before, reference)
