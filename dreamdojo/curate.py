@@ -207,7 +207,7 @@ def _histograms(rows: Sequence[Decision], settings: CurateSettings) -> Histogram
         "brightness": "mean brightness",
         "blur": "blur, 0 sharp to 1 blurred",
         "camera": "camera, picture widths per second",
-        "explained": "share of the texture found again a moment later",
+        "explained": "share of the texture found again a moment later, beyond chance",
         "moving": "share of the picture that moves on its own",
         "hands": "share of looks with a hand",
         "contact": "contact evidence, in areas of the hand",
