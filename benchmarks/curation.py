@@ -50,6 +50,9 @@ FIRST_INDEX = 3_000
 AMOUNTS = {"touching": 60, "free": 30, "films": 24, "seconds": 60}
 FAST_TURNS = (1.5, 2.0, 3.0)
 """Picture widths a second of cameras that turn too fast; film after film."""
+WORSE = ("small", "upside down", "moved", "dark", "blue")
+"""What is done to the photographs: see `worsened`."""
+ROBOT_FILMS = ("g1*/videos/*/*/*.mp4", "gr1*/videos/*/*/*.mp4", "droid*/*/videos/*/*/*.mp4")
 QUICK = {"touching": 3, "free": 2, "films": 3, "seconds": 4}
 
 
@@ -187,18 +190,42 @@ def detector(amounts: dict[str, int], data: Path | None, run: Path) -> dict[str,
                     asked, hits = asked + 1, hits + bool(find(one.frames[place]))
         result[f"rendered hands, {split}"] = wilson_interval(hits, asked).to_json()
     if data is not None:
-        photos = sorted((data / "hand_photos").glob("*.jpg"))
-        found = [bool(find(_small(np.asarray(Image.open(photo).convert("RGB"))))) for photo in photos]
-        result["photos"] = {**wilson_interval(sum(found), len(found)).to_json(), "missed": [
-            photo.name for photo, one in zip(photos, found, strict=True) if not one]}  # fmt: skip
-        kept = clips = 0
-        robots = sorted(data.glob("g1*/videos/*/*/*.mp4")) + sorted(data.glob("gr1*/videos/*/*/*.mp4"))
-        settings = replace(settings_of(("hands",)), fps=10)
-        for number, path in enumerate(robots[: 4 if amounts is QUICK else None]):
+        paths = sorted((data / "hand_photos").glob("*.jpg"))
+        photos = {path.name: _small(np.asarray(Image.open(path).convert("RGB"))) for path in paths}
+        missed = [name for name, photo in photos.items() if not find(photo)]
+        result["photos"] = {**wilson_interval(len(photos) - len(missed), len(photos)).to_json(), "missed": missed}
+        result["photos made worse"] = {
+            kind: sum(bool(find(worsened(photo, kind))) for photo in photos.values()) for kind in WORSE
+        }
+        kept = clips = frames = seen = 0
+        robots = [path for kind in ROBOT_FILMS for path in sorted(data.glob(kind))]
+        settings = replace(settings_of(("hands",)), fps=5)
+        for number, path in enumerate(robots[:: 9 if amounts is QUICK else 1]):
             outcome = curate_recording(job(path, settings, run / f"robot-{number}"), lambda seconds: None)
             clips, kept = clips + len(outcome.rows), kept + sum(row.kept for row in outcome.rows)
+            frames += len(outcome.observations)
+            seen += sum(bool(one.hands) for one in outcome.observations)
         result["robot clips kept"] = wilson_interval(kept, clips).to_json()
+        result["robot frames with a hand"] = wilson_interval(seen, frames).to_json()
     return result
+
+
+def worsened(picture: np.ndarray, kind: str) -> np.ndarray:
+    """A photograph as a camera on a head might have taken it."""
+    rng = np.random.default_rng(0)
+    match kind:
+        case "small":
+            return np.ascontiguousarray(picture[::2, ::2])
+        case "upside down":
+            return np.ascontiguousarray(picture[::-1, ::-1])
+        case "moved":
+            return np.mean([np.roll(picture, shift, axis=1) for shift in range(9)], axis=0).astype(np.uint8)
+        case "dark":
+            return np.clip(picture * 0.3 + rng.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
+        case "blue":  # as a glove would be, and all else with it
+            return np.ascontiguousarray(picture[..., ::-1])
+        case _:
+            raise AssertionError(kind)
 
 
 def speed(amounts: dict[str, int], data: Path | None, run: Path) -> dict[str, Any]:
