@@ -35,8 +35,8 @@ class MotionSettings:
     max_camera: float = 1.2
     """Picture widths per second that the camera turns, in the middle of the looks; more is a blur."""
     min_explained: float = 0.3
-    """Share of the texture found again a moment later, beyond chance, in the middle of the looks; below, the camera turns
-    faster than can be followed."""
+    """Share of the texture found again a moment later, beyond chance, in the middle of the looks; below, the camera
+    turns faster than can be followed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,8 @@ class Motion:
     camera_flow: np.ndarray
     """`h w 2` float32: the camera's part."""
     explained: float
-    """Share of the first frame's texture that the camera's part leads back to in the second, beyond what any wrong shift
-    does: 1 all of it, 0 no more than chance; 1 also where there is nothing to go by."""
+    """Share of the first frame's texture that the best camera motion leads back to in the second, beyond what a wrong
+    one does: 1 all of it, 0 no more than chance; 1 also where there is nothing to go by."""
 
 
 def measure_motion(first: np.ndarray, second: np.ndarray, *, gap: float) -> Motion:

@@ -46,7 +46,7 @@ class HandDetector:
         MissingDependencyError: without ai-edge-litert, OpenCV or the model file.
     """
 
-    def __init__(self, *, min_score: float = 0.6, most: int = 4) -> None:
+    def __init__(self, *, min_score: float = 0.8, most: int = 4) -> None:
         self._cv2 = require("cv2", needed_for="The hands stage")
         interpreter = require("ai_edge_litert.interpreter", needed_for="The hands stage").Interpreter
         with zipfile.ZipFile(find_model()) as task:
