@@ -53,8 +53,7 @@ class HandSettings:
     """What counts as a hand at work."""
 
     min_score: float = 0.8
-    """Certainty of a detected hand, at least. With it, the two views of a picture find as many hands on robot film as one
-    view did at 0.6, and more on people."""
+    """Certainty of a detected hand, at least: so high, because two views of every picture would else let in robots."""
     min_present: float = 0.25
     """Share of the looks at a clip in which a hand is seen, at least."""
     min_contact: float = 0.004
