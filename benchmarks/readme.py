@@ -77,8 +77,9 @@ def curation(results: dict) -> str:
     per = ", ".join(f"{name} {cost:.1f} ms" for name, cost in speeds["stages, per look of two frames, ms"].items())
     lines += [
         "",
-        f"One look of two frames at 320 px: {per}. {results['conditions']['machine']}, processor time, "
-        f"{results['date']}, commit {results['commit']}, other work ran beside it. The projection is a division: it "
+        f"One look of two frames at 320 px: {per}. Processor time of one thread, {results['date']}, commit "
+        f"{speeds['measured_at']}, while {speeds['load']} processes wanted {results['conditions']['cores']} cores, "
+        "which slows each down: compare with raw decode, measured in the same minutes. The projection is a division: it "
         "knows nothing of disks, networks or other film.",
         "",
         *right(results["metrics"]),
@@ -108,10 +109,15 @@ def right(metrics: dict) -> list[str]:
         *lines,
         "",
         f"Contact: of {clips['free']} clips in which nothing is touched, {wrong} were taken for contact; "
-        f"{clips['contact']} have contact, so precision depends on that mix. Detector: {seen['photos']['mean']:.0%} of "
-        f"{seen['photos']['count']} photographs of people with hands, {seen['robot clips kept']['mean']:.0%} of "
-        f"{seen['robot clips kept']['count']} clips of robot film kept, hands found in "
-        f"{seen['rendered hands, test']['mean']:.0%} of the dojo's renderings "
+        f"{clips['contact']} have contact, so precision depends on that mix.",
+        "",
+        f"Detector: {seen['photos']['mean']:.0%} of {seen['photos']['count']} photographs of people with hands; made "
+        "worse: "
+        + ", ".join(f"{found} {kind}" for kind, found in seen["photos made worse"].items())
+        + f". {seen['robot clips kept']['mean']:.0%} of {seen['robot clips kept']['count']} clips of robot film kept; "
+        f"a hand seen in {share(seen['robot frames with a hand'])} of its frames. Its views and thresholds were chosen "
+        "on these very pictures. Hands found in "
+        f"{seen['rendered hands, test']['mean']:.0%} of the dojo's renderings, each with a skin of its own "
         f"({seen['rendered hands, ood_lighting']['mean']:.0%} under unseen light): it does not take them for people's.",
     ]
 

@@ -192,8 +192,10 @@ def _funnel(rows: Sequence[Decision]) -> Bars:
     return Bars(bars=tuple(bars))
 
 
-def _histograms(rows: Sequence[Decision], settings: CurateSettings) -> Histograms | None:
-    bars = {
+def _bars(settings: CurateSettings) -> dict[str, float]:
+    """The thresholds of the scores that have one."""
+    spoiled = dict.fromkeys(("black", "overexposed", "blurred", "frozen"), settings.quality.max_bad)
+    return spoiled | {
         "brightness": settings.quality.min_brightness,
         "blur": settings.quality.max_blur,
         "camera": settings.motion.max_camera,
@@ -203,11 +205,15 @@ def _histograms(rows: Sequence[Decision], settings: CurateSettings) -> Histogram
         "contact": settings.hands.min_contact,
         "seen_before": settings.duplicates.min_share,
     }
+
+
+def _histograms(rows: Sequence[Decision], settings: CurateSettings) -> Histograms | None:
+    bars = _bars(settings)
     words = {
         "brightness": "mean brightness",
         "blur": "blur, 0 sharp to 1 blurred",
         "camera": "camera, picture widths per second",
-        "explained": "share of the texture found again a moment later",
+        "explained": "share of the texture found again a moment later, beyond chance",
         "moving": "share of the picture that moves on its own",
         "hands": "share of looks with a hand",
         "contact": "contact evidence, in areas of the hand",
@@ -246,10 +252,11 @@ def explanation(row: Decision, evidence: Sequence[Evidence], settings: CurateSet
     """The looks at one clip, hand boxes drawn, and its scores beside the thresholds."""
     tone = "good" if row.kept else "bad"
     verdict = Verdict(tone=tone, text="Kept." if row.kept else f"Left out by {row.stage}: {row.reason}.")
-    scores = tuple(Row(label=name, cells=(value,)) for name, value in sorted(row.scores.items()))
+    bars = _bars(settings)
+    scores = tuple(Row(label=name, cells=(value, bars.get(name))) for name, value in sorted(row.scores.items()))
     blocks: list[Block] = [verdict]
     if scores:
-        blocks.append(Table(columns=("score", "value"), rows=scores, decimals=4))
+        blocks.append(Table(columns=("score", "value", "threshold"), rows=scores, decimals=4))
     photos = tuple(Photo(title=f"{one.observation.time:.2f} s", note=_words(one), jpeg=draw(one)) for one in evidence)
     looked = Section(
         title="Looks",
@@ -281,7 +288,9 @@ def draw(one: Evidence) -> bytes:
         left, top, right, bottom = hand.box
         box = (left * picture.width, top * picture.height, right * picture.width, bottom * picture.height)
         pen.rectangle(box, outline=(255, 64, 64), width=2)
-        pen.text((box[0] + 3, box[1] + 1), f"{hand.side} {hand.score:.2f}".strip(), fill=(255, 255, 255))
+        words = f"{hand.side} {hand.score:.2f}".strip()
+        pen.rectangle(pen.textbbox((box[0] + 2, box[1] + 1), words), fill=(0, 0, 0))  # legible on any picture
+        pen.text((box[0] + 2, box[1] + 1), words, fill=(255, 255, 255))
         for x, y in hand.landmarks if hand.landmarks is not None else ():
             place = (x * picture.width, y * picture.height)
             pen.ellipse((place[0] - 1.5, place[1] - 1.5, place[0] + 1.5, place[1] + 1.5), fill=(90, 255, 120))

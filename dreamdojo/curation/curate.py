@@ -50,7 +50,7 @@ from dreamdojo.video import VideoInfo, probe
 
 __all__ = ["CurateSettings", "curate", "work_folder"]
 
-RECIPE = 1
+RECIPE = 2
 """Number of the way in which recordings are judged; results of another are not taken over."""
 
 

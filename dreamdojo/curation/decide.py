@@ -117,9 +117,8 @@ def _motion(scores: dict[str, float], settings: CurateSettings) -> tuple[str, st
         words = f"the camera turns by {scores['camera']:.2f} picture widths a second, at most {bars.max_camera:g}"
         return "camera too fast", words
     if scores.get("explained", 1.0) < bars.min_explained:
-        words = (
-            f"{scores['explained']:.0%} of the texture is found again a moment later, at least {bars.min_explained:.0%}"
-        )
+        words = f"{scores['explained']:.0%} of the texture is found again a moment later, beyond chance, at least"
+        words += f" {bars.min_explained:.0%}: the camera turns too fast to be followed"
         return "camera too fast", words
     if "moving" in scores and scores["moving"] < bars.min_moving:
         words = f"{scores['moving']:.2%} of the picture moves on its own, at least {bars.min_moving:.2%} has to"

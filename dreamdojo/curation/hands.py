@@ -52,8 +52,8 @@ FindHands = Callable[[np.ndarray, float], Sequence[Hand]]
 class HandSettings:
     """What counts as a hand at work."""
 
-    min_score: float = 0.6
-    """Certainty of a detected hand, at least."""
+    min_score: float = 0.8
+    """Certainty of a detected hand, at least: so high, because two views of every picture would else let in robots."""
     min_present: float = 0.25
     """Share of the looks at a clip in which a hand is seen, at least."""
     min_contact: float = 0.004

@@ -18,6 +18,10 @@ _SAME, _BETTER = 12, 0.05
 """Levels of 255 within which a pixel stays the same, and by which share of them a moving camera must explain more."""
 _CELLS, _TOLD = 8, 8
 """Cells along each side of a picture, and textured pixels that a cell must have to be asked."""
+_CHANCE = ((0.31, 0.0), (-0.31, 0.0), (0.0, 0.31), (0.0, -0.31))
+"""Shifts, in sides of the picture, under which what stays the same does so by chance."""
+_TELLS = 0.9
+"""Share that stays the same by chance from which staying the same tells nothing."""
 _NOISE = 0.35
 """Pixels of flow that are not told from none."""
 
@@ -30,8 +34,9 @@ class MotionSettings:
     """Share of the picture that moves on its own, at least in the liveliest fifth of the looks."""
     max_camera: float = 1.2
     """Picture widths per second that the camera turns, in the middle of the looks; more is a blur."""
-    min_explained: float = 0.25
-    """Share of the texture found again a moment later, in the middle of the looks; below, the camera is lost."""
+    min_explained: float = 0.3
+    """Share of the texture found again a moment later, beyond chance, in the middle of the looks; below, the camera
+    turns faster than can be followed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,8 @@ class Motion:
     camera_flow: np.ndarray
     """`h w 2` float32: the camera's part."""
     explained: float
-    """Share of the first frame's texture that the camera's part leads back to in the second."""
+    """Share of the first frame's texture that the best camera motion leads back to in the second, beyond what a wrong
+    one does: 1 all of it, 0 no more than chance; 1 also where there is nothing to go by."""
 
 
 def measure_motion(first: np.ndarray, second: np.ndarray, *, gap: float) -> Motion:
@@ -81,10 +87,11 @@ def measure_motion(first: np.ndarray, second: np.ndarray, *, gap: float) -> Moti
 
 
 def _camera_flow(cv2: Any, first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, float]:
-    """The best of no motion and two fits, by how many textured pixels stay the same under it, and their share.
+    """The best of no motion and two fits, by how many textured pixels stay the same under it, and what it explains.
 
     Every cell of a grid has one vote, so that an arm, however large and textured, does not speak for the room: a camera
-    moves only if more than half of the cells say so.
+    moves only if more than half of the cells say so. What the best one explains is counted beyond chance, as in Cohen's
+    kappa, so that a dull picture is not taken for one that is found again.
     """
     texture = np.abs(cv2.Laplacian(first, cv2.CV_32F, ksize=3)) + np.abs(cv2.Laplacian(second, cv2.CV_32F, ksize=3))
     textured = texture > _EDGE
@@ -93,16 +100,22 @@ def _camera_flow(cv2: Any, first: np.ndarray, second: np.ndarray, flow: np.ndarr
     told = cells >= _TOLD
     if not told.any():
         return still, 1.0
+
+    def same(found: np.ndarray) -> np.ndarray:
+        """Share of each cell's texture that is the same in `first` and in `found`."""
+        return _in_cells((cv2.absdiff(found, first) < _SAME).astype(np.float32), textured)[told] / cells[told]
+
     candidates = [still, *(fit_camera(flow, textured, start) for start in (np.zeros(2), np.median(flow, axis=(0, 1))))]
-    explained = []
-    for one in candidates:
-        same = (np.abs(led_back(cv2, second, one).astype(np.int16) - first) < _SAME).astype(np.float32)
-        explained.append(_in_cells(same, textured)[told] / cells[told])
+    explained = [same(led_back(cv2, second, one)) for one in candidates]
     best = max(range(len(candidates)), key=lambda number: float(explained[number].sum()))
     gain = explained[best] - explained[0]
     clear = int((gain > _BETTER).sum()) > 2 * int((gain < -_BETTER).sum())
     chosen = best if clear and (gain > _BETTER).mean() > 0.5 else 0
-    return candidates[chosen], float(explained[chosen].mean())
+    height, width = first.shape
+    wrong = (np.roll(second, (round(y * height), round(x * width)), axis=(0, 1)) for x, y in _CHANCE)
+    chance = float(np.mean([same(one).mean() for one in wrong]))
+    beyond = (float(explained[best].mean()) - chance) / (1 - chance) if chance < _TELLS else 1.0
+    return candidates[chosen], max(0.0, beyond)
 
 
 def led_back(cv2: Any, picture: np.ndarray, flow: np.ndarray) -> np.ndarray:

@@ -27,7 +27,12 @@ _STRIDES = ((8, 2), (16, 6))
 """Pixels between anchors, and anchors at each place."""
 _WRIST, _MIDDLE = 0, 2
 """Of the palm's seven keypoints: those between which the hand points."""
-_MIN_PALM, _OVERLAP = 0.5, 0.3
+_MIN_PALM, _OVERLAP = 0.35, 0.3
+"""Certainty of a palm from which its crop is asked; the second network decides. Overlap of two boxes of one palm."""
+_VIEWS = (1.0, 1.75)
+"""Sides of the view that the palm detector gets, in sides of the picture: the picture itself, then, where no hand was
+found, the picture from further away. Hands before a camera on the head are near, large, and cut by the picture's edge,
+which palms in its training were not."""
 
 
 class HandDetector:
@@ -41,7 +46,7 @@ class HandDetector:
         MissingDependencyError: without ai-edge-litert, OpenCV or the model file.
     """
 
-    def __init__(self, *, min_score: float = 0.6, most: int = 4) -> None:
+    def __init__(self, *, min_score: float = 0.8, most: int = 4) -> None:
         self._cv2 = require("cv2", needed_for="The hands stage")
         interpreter = require("ai_edge_litert.interpreter", needed_for="The hands stage").Interpreter
         with zipfile.ZipFile(find_model()) as task:
@@ -54,18 +59,20 @@ class HandDetector:
 
     def __call__(self, picture: np.ndarray) -> list[Hand]:
         """Hands in a picture `h w 3` uint8, surest first."""
-        hands: list[Hand] = []
-        for palm in self._palms(picture)[: self._most]:
-            hand = self._landmarks(picture, palm)
-            if hand is not None and all(_iou(hand.box, other.box) < 0.5 for other in hands):
-                hands.append(hand)
-        return sorted(hands, key=lambda hand: -hand.score)
+        for view in _VIEWS:
+            hands: list[Hand] = []
+            for palm in self._palms(picture, view)[: self._most]:
+                hand = self._landmarks(picture, palm)
+                if hand is not None and all(_iou(hand.box, other.box) < 0.5 for other in hands):
+                    hands.append(hand)
+            if hands:
+                return sorted(hands, key=lambda hand: -hand.score)
+        return []
 
-    def _palms(self, picture: np.ndarray) -> list[np.ndarray]:
-        """Keypoints `(7, 2)` in pixels of each palm, surest first."""
+    def _palms(self, picture: np.ndarray, view: float) -> list[np.ndarray]:
+        """Keypoints `(7, 2)` in pixels of each palm, surest first; `view` is a member of `_VIEWS`."""
         height, width = picture.shape[:2]
-        side = max(height, width)
-        scale = _PALM_SIDE / side
+        scale = _PALM_SIDE / (view * max(height, width))
         small = self._cv2.resize(
             picture, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=self._cv2.INTER_AREA
         )

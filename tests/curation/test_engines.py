@@ -1,9 +1,9 @@
 """A worker that crashes or hangs costs one video; what was done is not done again."""
 
 import os
-import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from dreamdojo.curation.rows import ROWS_PATH, read_rows
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import DataError
 from dreamdojo.video import VideoCodec, encode
-from tests.curation.jobs import done_by_ray, work
+from tests.curation.jobs import curate_or_die, done_by_ray, work
 from tests.video.numbered import numbered
 
 FAST = VideoCodec(preset="veryfast")
@@ -95,21 +95,20 @@ def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path: Path, videos: Pat
     assert open_dataset(tmp_path / "d").episodes[-1].meta["source"] == "c.mp4"
 
 
-def test_a_worker_that_dies_leaves_a_row_and_the_video_its_turn_in_the_next_run(
+def test_a_crash_and_a_hang_cost_one_video_each_which_gets_its_turn_in_the_next_run(
     tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lose_b(function: object, jobs: list, **_: object):
-        for number, job in enumerate(jobs):
-            lost = job.recording.name == "b.mp4"
-            yield number, WorkerLost("the worker process died (signal SIGKILL)") if lost else function(job, print)  # type: ignore[operator]
-
+    (videos / "b.mp4").rename(videos / "crash.mp4")
+    (videos / "c.mp4").rename(videos / "hang.mp4")
+    root, here = tmp_path / "d", sys.modules["dreamdojo.curation.curate"]
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["dreamdojo.curation.curate"], "run_local", lose_b)
-        assert curate(videos, tmp_path / "d", settings()).dropped_clips == {"worker lost": 1}
-    rows = read_rows(tmp_path / "d" / ROWS_PATH)[0]
-    assert [(row.recording, row.kept) for row in rows] == [("a.mp4", True), ("b.mp4", False), ("c.mp4", True)]
-    shutil.rmtree(tmp_path / "d")
-    assert curate(videos, tmp_path / "d", settings()).dropped_clips == {}
+        patch.setattr(here, "curate_recording", curate_or_die)
+        patch.setattr(here, "run_local", partial(run_local, grace=30.0))
+        report = curate(videos, root, settings(workers=1, patience=1.0))
+    assert (report.num_clips, report.dropped_clips) == (1, {"worker lost": 2})
+    rows = {row.recording: row for row in read_rows(root / ROWS_PATH)[0]}
+    assert rows["a.mp4"].kept and "SIGSEGV" in rows["crash.mp4"].reason and "stopped" in rows["hang.mp4"].reason
+    assert curate(videos, root, settings()).num_clips == 3
 
 
 @pytest.mark.slow

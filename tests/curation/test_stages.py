@@ -44,6 +44,24 @@ def test_pixels_that_move_with_the_camera_do_not_count_and_those_that_move_alone
     assert measure_motion(first, first, gap=0.2).moving == 0
 
 
+def test_a_camera_that_turns_faster_than_can_be_followed_is_told_from_a_calm_one_and_from_darkness() -> None:
+    scene, bar = textured(140, 400), CurateSettings().motion.min_explained
+    rng = np.random.default_rng(0)
+
+    def explained(shift: int, light: float = 1.0) -> float:
+        pair = [scene[10:106, at : at + 128] * light + rng.normal(0, 2, (96, 128, 3)) for at in (20, 20 + shift)]
+        first, second = (np.clip(picture, 0, 255).astype(np.uint8) for picture in pair)
+        return measure_motion(first, second, gap=0.2).explained
+
+    assert min(explained(shift) for shift in (0, 5, 8)) > 2 * bar
+    assert max(explained(shift) for shift in (45, 60, 110, 200)) < bar
+    assert explained(5, light=0.15) > 2 * bar, "a dark room is not a turning camera"
+    settings = CurateSettings(stages=("motion",))
+    row = Decision(clip="a", recording="a", group="a", start=0, end=1)
+    scores = measure([Observation(time=0.0, camera=0.0, moving=1.0, explained=explained(60))], settings)
+    assert decide(Decision(**{**row.to_json(), "scores": scores}), ("motion",), settings).kind == "camera too fast"
+
+
 def test_black_white_blurred_and_frozen_pictures_are_told_from_good_ones() -> None:
     one = film(3, "pick_place")
     good = measure_quality(one.frames[[10, 12]])
