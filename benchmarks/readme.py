@@ -28,7 +28,7 @@ def main() -> None:
     for page in ("README.md", "docs/published.md"):
         put(page, "parity", parity(load("parity")))
     if (ROOT / "benchmarks" / "results" / "curation.json").is_file():
-        put("docs/curation.md", "curation", curation(load("curation")))
+        put("docs/stages/curation.md", "curation", curation(load("curation")))
     files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
     (ROOT / "docs" / "results.md").write_text(results_page({path.stem: load(path.stem) for path in files}))
 
