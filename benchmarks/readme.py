@@ -83,7 +83,10 @@ def stage_figures(demo: dict) -> dict[str, dict[str, str]]:
         if "tokenizer_psnr" in one
     ]
     probe = arm["latent_action_probe"]["r2"]
-    motion = [f"| {name} | {one['mean']:.2f} [{one['low']:.2f}, {one['high']:.2f}] | {one['null_high']:.2f} |" for name, one in probe.items()]
+    motion = [
+        f"| {name} | {one['mean']:.2f} [{one['low']:.2f}, {one['high']:.2f}] | {one['null_high']:.2f} |"
+        for name, one in probe.items()
+    ]
     rates, pages = arm["frames_per_second"], ("play", "play_openvino")
     full = [demo["metrics"][page]["fps_step_ms_and_key_to_picture_ms"]["full_speed"] for page in pages]
     data = conditions["data"]
@@ -96,9 +99,7 @@ def stage_figures(demo: dict) -> dict[str, dict[str, str]]:
             "tokenizer-cost": made("tokenizer"),
         },
         "latent_action": {
-            "latent_action": "\n".join(
-                ["| motion | R2 [95 %] | shuffled, at most |", "| --- | --- | --- |", *motion]
-            )
+            "latent_action": "\n".join(["| motion | R2 [95 %] | shuffled, at most |", "| --- | --- | --- |", *motion])
             + f"\n\n{arm['latent_action_probe']['held_out_episodes']} held-out episodes, {of_demo}.\n",
             "latent_action-cost": made("latent actions"),
         },
