@@ -64,8 +64,8 @@ def stage_figures(demo: dict) -> dict[str, dict[str, str]]:
 
     def made(stage: str) -> str:
         return (
-            f"For the foundation that ships: {foundation['seconds'][stage]:,} s for {foundation['steps'][stage]:,} steps, "
-            f"film of {foundation['data']['human video'].partition(', ')[2]}; {foundation['machine']}.\n"
+            f"For the foundation that ships: {foundation['seconds'][stage]:,} s for {foundation['steps'][stage]:,} "
+            f"steps, film of {foundation['data']['human video'].partition(', ')[2]}; {foundation['machine']}.\n"
         )
 
     def ahead(method: str) -> str:
@@ -92,7 +92,8 @@ def stage_figures(demo: dict) -> dict[str, dict[str, str]]:
     data = conditions["data"]
     return {
         "dojo": {
-            "dojo": f"{took('data')}: human video ({data['human video']}), a robot ({data['robot']}) and {data['held out']}.\n",
+            "dojo": f"{took('data')}: human video ({data['human video']}), a robot ({data['robot']}) and "
+            f"{data['held out']}.\n",
         },
         "tokenizer": {
             "tokenizer": "\n".join(["| demo | picture | PSNR |", "| --- | --- | --- |", *psnr]) + "\n",
@@ -113,8 +114,8 @@ def stage_figures(demo: dict) -> dict[str, dict[str, str]]:
             "student-cost": f"{took('student')}, {conditions['steps']['student']:,} steps in all stages.\n",
         },
         "rollout": {
-            "rollout": f"Frames per second, one session: student {rates['student']:.0f}, teacher {rates['teacher']:.0f}; "
-            f"{of_demo}.\n",
+            "rollout": f"Frames per second, one session: student {rates['student']:.0f}, teacher "
+            f"{rates['teacher']:.0f}; {of_demo}.\n",
         },
         "evaluation": {
             "evaluation": f"{took('evaluation')}, with the probes: {arm['clips']} clips, teacher and student.\n",
@@ -122,8 +123,8 @@ def stage_figures(demo: dict) -> dict[str, dict[str, str]]:
         "play": {
             "play": f"At full speed, the dojo beside the dream: {full[0]['fps']:.1f} frames per second with PyTorch, "
             f"{full[1]['fps']:.1f} with OpenVINO; from key to picture {full[0]['latency']:.0f} and "
-            f"{full[1]['latency']:.0f} ms ([the demo](../results.md#the-demo), {demo['metrics']['play']['date']}, two CPU "
-            "cores).\n",
+            f"{full[1]['latency']:.0f} ms ([the demo](../results.md#the-demo), {demo['metrics']['play']['date']}, two "
+            "CPU cores).\n",
         },
     }
 
@@ -132,7 +133,7 @@ def hardware() -> str:
     """What each preset needs, counted from its settings."""
     lines = [
         "| preset | picture | world model | tokenizer | latent action model | to generate | post-train with a LoRA | "
-        "post-train all weights | teacher, per frame | student, per frame |",
+        "post-train all weights | teacher, per frame (steps) | student, per frame (steps) |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, preset in PRESETS.items():
@@ -140,7 +141,7 @@ def hardware() -> str:
         counts = [f"{costs.parameters[of] / 1e6:,.1f} M" for of in ("world model", "tokenizer", "latent action model")]
         memory = [in_gib(count) for count in (costs.generation_bytes, costs.lora_bytes, costs.training_bytes)]
         work = [
-            f"{in_flops(flops)} in {steps} steps"
+            f"{in_flops(flops)} ({steps})"
             for flops, steps in ((costs.teacher_flops, costs.teacher_steps), (costs.student_flops, costs.student_steps))
         ]
         size = "x".join(map(str, preset.size)) + (", depth" if preset.modality == "rgbd" else "")

@@ -1,4 +1,4 @@
-"""The documentation is true: its commands parse, its Python runs, its pages answer the same questions, its site is whole."""
+"""The documentation is true: commands parse, Python runs, pages answer the same questions, the site is whole."""
 
 import ast
 import importlib

@@ -1,6 +1,5 @@
 """The results page says what the files say."""
 
-
 import pytest
 
 from benchmarks.results_page import number, verdict
