@@ -12,9 +12,10 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 GL_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri libosmesa6
 
-.PHONY: demo test check fmt weights gpu install install-dev browser clean
+.PHONY: demo test check docs fmt weights gpu install install-dev browser clean
 
 demo: install gl
 	$(BIN)/dreamdojo demo $(ARGS)
@@ -27,6 +28,11 @@ check: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+	$(SITE)
+
+# The documentation, as pages: open site/index.html; the search box needs a server (python -m http.server -d site).
+docs: install-dev
+	$(SITE)
 
 fmt: install-dev
 	$(BIN)/ruff format .
@@ -53,7 +59,7 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) -e '.[dojo,play,openvino,dev]'
+	$(PIP) -e '.[dojo,play,openvino,dev,docs]'
 	$(PIP) --no-deps openpi-client==0.1.2  # judges our side of its protocol; it asks for an older numpy than it needs
 	@touch $@
 

@@ -4,7 +4,7 @@ Filters are judged on film whose truth is known: dojo episodes of a human hand f
 on train seeds), and what is made of them. The hand detector is judged apart, on real pictures under `--data` and on
 rendered hands under light it has not seen. Costs are processor time on one thread, as hours of video per core-hour.
 Arms are a queue: each result is written when it ends, `--only ARM` runs one. `benchmarks/readme.py` puts the table of
-costs into `docs/curation.md`.
+costs into `docs/stages/curation.md`.
 """
 
 from __future__ import annotations

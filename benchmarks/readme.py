@@ -7,6 +7,8 @@ from pathlib import Path
 
 from benchmarks.results_page import results_page
 from benchmarks.scale_plan import measured, plan
+from dreamdojo.presets import PRESETS
+from dreamdojo.presets.costs import costs_of, in_flops, in_gib
 
 ROOT = Path(__file__).parents[1]
 REAL_NOTE = (
@@ -29,10 +31,14 @@ def main() -> None:
     for page in ("README.md", "docs/published.md"):
         put(page, "parity", parity(load("parity")))
     if (ROOT / "benchmarks" / "results" / "curation.json").is_file():
-        put("docs/curation.md", "curation", curation(load("curation")))
+        put("docs/stages/curation.md", "curation", curation(load("curation")))
     if (ROOT / "benchmarks" / "results" / "scale.json").is_file():
         put("docs/scale.md", "data", measured(load("scale")))
         put("docs/scale.md", "plan", plan(load("curation"), load("scale")))
+    for page, texts in stage_figures(load("demo")).items():
+        for mark, text in texts.items():
+            put(f"docs/stages/{page}.md", mark, text)
+    put("docs/hardware.md", "hardware", hardware())
     files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
     (ROOT / "docs" / "results.md").write_text(results_page({path.stem: load(path.stem) for path in files}))
 
@@ -49,6 +55,102 @@ def put(page: str, mark: str, text: str) -> None:
     before, _, rest = path.read_text().partition(begin)
     _, _, after = rest.partition(end)
     path.write_text(before + begin + "\n" + text + end + after)
+
+
+def stage_figures(demo: dict) -> dict[str, dict[str, str]]:
+    """What the demo and the making of the foundation say of single stages: page -> mark -> text."""
+    arm, conditions = demo["metrics"]["simulated"], demo["conditions"]
+    foundation = json.loads((ROOT / "dreamdojo" / "weights" / "nano" / "foundation.json").read_text())
+    of_demo = f"[the demo](../results.md#the-demo) of {demo['date']} on {conditions['machine']}"
+
+    def took(stage: str) -> str:
+        return f"{conditions['seconds'][stage]:.0f} s in {of_demo}"
+
+    def made(stage: str) -> str:
+        return (
+            f"For the foundation that ships: {foundation['seconds'][stage]:,} s for {foundation['steps'][stage]:,} "
+            f"steps, film of {foundation['data']['human video'].partition(', ')[2]}; {foundation['machine']}.\n"
+        )
+
+    def ahead(method: str) -> str:
+        at = arm["mean"]["moving_psnr"]
+        pairs = (f"{at[method][h]['mean']:.1f} ({at['copy last frame'][h]['mean']:.1f})" for h in ("1", "8", "16"))
+        return (
+            f"PSNR of moving pixels 1, 8 and 16 frames ahead, and in brackets that of copying the last frame: "
+            f"{', '.join(pairs)} dB; {arm['clips']} held-out clips, {of_demo}.\n"
+        )
+
+    psnr = [
+        f"| {NAMES.get(name, name)} | {'x'.join(map(str, PRESETS[one['conditions']['preset']].size))} | "
+        f"{one['tokenizer_psnr']:.1f} dB |"
+        for name, one in demo["metrics"].items()
+        if "tokenizer_psnr" in one
+    ]
+    probe = arm["latent_action_probe"]["r2"]
+    motion = [
+        f"| {name} | {one['mean']:.2f} [{one['low']:.2f}, {one['high']:.2f}] | {one['null_high']:.2f} |"
+        for name, one in probe.items()
+    ]
+    rates, pages = arm["frames_per_second"], ("play", "play_openvino")
+    full = [demo["metrics"][page]["fps_step_ms_and_key_to_picture_ms"]["full_speed"] for page in pages]
+    data = conditions["data"]
+    return {
+        "dojo": {
+            "dojo": f"{took('data')}: human video ({data['human video']}), a robot ({data['robot']}) and "
+            f"{data['held out']}.\n",
+        },
+        "tokenizer": {
+            "tokenizer": "\n".join(["| demo | picture | PSNR |", "| --- | --- | --- |", *psnr]) + "\n",
+            "tokenizer-cost": made("tokenizer"),
+        },
+        "latent_action": {
+            "latent_action": "\n".join(["| motion | R2 [95 %] | shuffled, at most |", "| --- | --- | --- |", *motion])
+            + f"\n\n{arm['latent_action_probe']['held_out_episodes']} held-out episodes, {of_demo}.\n",
+            "latent_action-cost": made("latent actions"),
+        },
+        "world_model": {
+            "world_model": ahead("teacher"),
+            "world_model-cost": made("pre-training")
+            + f"\nPost-training: {took('post-training')}, {conditions['steps']['post-training']:,} steps.\n",
+        },
+        "student": {
+            "student": ahead("student"),
+            "student-cost": f"{took('student')}, {conditions['steps']['student']:,} steps in all stages.\n",
+        },
+        "rollout": {
+            "rollout": f"Frames per second, one session: student {rates['student']:.0f}, teacher "
+            f"{rates['teacher']:.0f}; {of_demo}.\n",
+        },
+        "evaluation": {
+            "evaluation": f"{took('evaluation')}, with the probes: {arm['clips']} clips, teacher and student.\n",
+        },
+        "play": {
+            "play": f"At full speed, the dojo beside the dream: {full[0]['fps']:.1f} frames per second with PyTorch, "
+            f"{full[1]['fps']:.1f} with OpenVINO; from key to picture {full[0]['latency']:.0f} and "
+            f"{full[1]['latency']:.0f} ms ([the demo](../results.md#the-demo), {demo['metrics']['play']['date']}, two "
+            "CPU cores).\n",
+        },
+    }
+
+
+def hardware() -> str:
+    """What each preset needs, counted from its settings."""
+    lines = [
+        "| preset | picture | world model | tokenizer | latent action model | to generate | post-train with a LoRA | "
+        "post-train all weights | teacher, per frame (steps) | student, per frame (steps) |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, preset in PRESETS.items():
+        costs = costs_of(preset)
+        counts = [f"{costs.parameters[of] / 1e6:,.1f} M" for of in ("world model", "tokenizer", "latent action model")]
+        memory = [in_gib(count) for count in (costs.generation_bytes, costs.lora_bytes, costs.training_bytes)]
+        work = [
+            f"{in_flops(flops)} ({steps})"
+            for flops, steps in ((costs.teacher_flops, costs.teacher_steps), (costs.student_flops, costs.student_steps))
+        ]
+        size = "x".join(map(str, preset.size)) + (", depth" if preset.modality == "rgbd" else "")
+        lines.append("| " + " | ".join([f"`{name}`", size, *counts, *memory, *work]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def parity(results: dict) -> str:

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from dreamdojo.errors import ConfigError, DreamDojoError
 
@@ -62,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
-            _run(arguments)
+            if not arguments or arguments[0] in ("-h", "--help"):
+                sys.stdout.write(_overview() + "\n")
+            else:
+                parse(arguments).run()
         finally:
             sys.stdout.flush()
     except DreamDojoError as error:
@@ -76,10 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(130) from None
 
 
-def _run(words: list[str]) -> None:
-    if not words or words[0] in ("-h", "--help"):
-        sys.stdout.write(_overview() + "\n")
-        return
+def parse(words: list[str]) -> Any:
+    """The command that `words` call for, its options filled in, ready to `run`.
+
+    Raises:
+        ConfigError: if there is no such command.
+        SystemExit: if its options are wrong, or only help was asked for.
+    """
     length = 2 if " ".join(words[:2]) in COMMANDS else 1
     name, arguments = " ".join(words[:length]), words[length:]
     if name not in COMMANDS:
@@ -92,14 +99,14 @@ def _run(words: list[str]) -> None:
     module, _, attribute = COMMANDS[name][0].partition(":")
     command = getattr(importlib.import_module(module), attribute)
     preset, rest = command.preset_and_rest(arguments)
-    tyro.cli(
+    return tyro.cli(
         command,
         prog=f"dreamdojo {name}" + (f" {preset.name}" if preset else ""),
         description=COMMANDS[name][1],
         args=rest,
         default=command.with_preset(preset) if preset else None,
         config=(tyro.conf.AvoidSubcommands,),
-    ).run()
+    )
 
 
 def _overview() -> str:

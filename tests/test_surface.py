@@ -1,8 +1,5 @@
-import importlib
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -53,15 +50,3 @@ def test_the_drive_example_writes_its_video(tmp_path):
     arguments = [sys.executable, "examples/drive.py", str(out), "nano"]
     subprocess.run(arguments, check=True, capture_output=True)
     assert probe(out).num_frames == 30
-
-
-def test_every_python_block_of_the_readme_names_things_that_exist():
-    blocks = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), flags=re.DOTALL)
-    assert blocks
-    for block in blocks:
-        for module in re.findall(r"^import (dreamdojo\.[\w.]+)", block, flags=re.MULTILINE):
-            importlib.import_module(module)
-        for name in re.findall(r"(?<!import )dreamdojo\.(\w+)", block):
-            assert name in dreamdojo.__all__
-        for name in re.findall(r"session\.(\w+)\(", block):
-            assert hasattr(dreamdojo.Session, name)

@@ -69,8 +69,8 @@ class Costs:
             ("activations, world model (estimate)", in_gib(self.activation_bytes)),
             ("activations and state, tokenizer (estimate)", in_gib(self.tokenizer_bytes)),
             ("keys and values of the window", in_gib(self.cache_bytes)),
-            (f"teacher, {self.teacher_steps} steps", f"{_flops(self.teacher_flops)} per frame"),
-            (f"student, {self.student_steps} steps", f"{_flops(self.student_flops)} per frame"),
+            (f"teacher, {self.teacher_steps} steps", f"{in_flops(self.teacher_flops)} per frame"),
+            (f"student, {self.student_steps} steps", f"{in_flops(self.student_flops)} per frame"),
             ("post-training, all weights (estimate)", in_gib(self.training_bytes)),
             (f"post-training, LoRA of rank {LORA_RANK} (estimate)", in_gib(self.lora_bytes)),
         ]
@@ -129,7 +129,8 @@ def costs_of(preset: Preset) -> Costs:
     )
 
 
-def _flops(count: float) -> str:
+def in_flops(count: float) -> str:
+    """Arithmetic in words."""
     return f"{count / 1e12:.3g} TFLOP" if count >= 1e11 else f"{count / 1e9:.3g} GFLOP"
 
 

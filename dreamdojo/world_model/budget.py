@@ -6,7 +6,7 @@ estimate of the largest set of tensors that live at once; benchmarks measure the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -49,6 +49,11 @@ def dit_on_meta(config: DiTConfig) -> DiT:
 
 def pass_flops(config: DiTConfig, grid: Grid, *, frames: int, past: int = 0, text_tokens: int = 512) -> int:
     """Operations of one forward pass over `frames` latent frames after `past` cached ones."""
+    one, two = (_flops(replace(config, num_blocks=count), grid, frames, past, text_tokens) for count in (1, 2))
+    return one + (config.num_blocks - 1) * (two - one)  # every block does the same
+
+
+def _flops(config: DiTConfig, grid: Grid, frames: int, past: int, text_tokens: int) -> int:
     with torch.device("meta"):
         kept = torch.empty(1, past, grid.tokens(config), config.num_heads, config.head_dim)
         keywords = {
