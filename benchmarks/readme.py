@@ -181,8 +181,8 @@ def curation(results: dict) -> str:
         "",
         f"One look of two frames at 320 px: {per}. Processor time of one thread, {results['date']}, commit "
         f"{speeds['measured_at']}, while {speeds['load']} processes wanted {results['conditions']['cores']} cores, "
-        "which slows each down: compare with raw decode, measured in the same minutes. The projection is a division: it "
-        "knows nothing of disks, networks or other film.",
+        "which slows each down: compare with raw decode, measured in the same minutes. The projection is a division: "
+        "it knows nothing of disks, networks or other film.",
         "",
         *right(results["metrics"]),
     ]
