@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,22 @@ def data(run: Path, quick: bool) -> Part:
         "figures": "raw and loader alternate in one run; shares are medians of ratios of frames per second of "
         "processor time, because other work ran on the machine; those on the clock stand beside them",
     }
-    return Part(
-        {"loader": loaders, "shuffle": shuffle, "pipeline": {"node": asdict(node), "busy": busy}}, goals, conditions
-    )
+    return Part({"loader": loaders, "shuffle": shuffle}, goals, conditions)
+
+
+def pipeline(run: Path, quick: bool) -> Part:
+    """The pipeline of a node with failures, at the rate that the part `data` measured."""
+    node = node_pipeline(read_json(RESULTS, of="results")["metrics"]["data"]["loader"]["480x640"])
+    busy = {
+        f"{workers} cores, {ahead} segments ahead, stalls of {stall:g} s": outcome_of(
+            replace(node, workers=workers, ahead=ahead, stall_seconds=stall), quick
+        )
+        for stall in (60.0, 10.0)
+        for workers in (16, 32, 64)
+        for ahead in (16, 64, 256, 1024)
+    }
+    goals = {"simulated_trainer_busy": goal(busy["32 cores, 256 segments ahead, stalls of 60 s"]["busy"], 0.95)}
+    return Part({"node": asdict(node), "busy": busy}, goals, {"batches": 200 if quick else 20_000, "seed": 0})
 
 
 def goal(value: float, bound: float) -> dict[str, Any]:
