@@ -59,18 +59,18 @@ def data(run: Path, quick: bool) -> Measured:
 
 
 def pipeline(results: Mapping[str, Any], quick: bool) -> Measured:
-    """What a node of eight GPUs does while workers die and storage stalls, at the loader's measured speed.
-
-    `results` holds the metrics of the part `data`.
-    """
+    """The pipeline of a node with failures, at the rate that the part `data` measured; `results` holds its metrics."""
     node = node_pipeline(results["data"]["loader"]["480x640"])
     busy = {
-        f"{workers} cores, {ahead} segments ahead": outcome_of(replace(node, workers=workers, ahead=ahead), quick)
+        f"{workers} cores, {ahead} segments ahead, stalls of {stall:g} s": outcome_of(
+            replace(node, workers=workers, ahead=ahead, stall_seconds=stall), quick
+        )
+        for stall in (60.0, 10.0)
         for workers in (16, 32, 64)
-        for ahead in (16, 64, 256)
+        for ahead in (16, 64, 256, 1024)
     }
-    goals = {"simulated_trainer_busy": goal(busy["32 cores, 256 segments ahead"]["busy"], 0.95)}
-    return {"node": asdict(node), "busy": busy}, goals, {"assumed": node_pipeline.__doc__}
+    goals = {"simulated_trainer_busy": goal(busy["32 cores, 256 segments ahead, stalls of 60 s"]["busy"], 0.95)}
+    return {"node": asdict(node), "busy": busy}, goals, {"batches": 200 if quick else 20_000, "seed": 0}
 
 
 def goal(value: float, bound: float) -> dict[str, Any]:

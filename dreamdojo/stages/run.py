@@ -153,7 +153,9 @@ class Run:
             kind="latent" if clip is None else f"latent{clip}",
             gap=0,
             model_folder=self.folder / "tokenizer",
-            lengths={i: clips[i] * tokenizer.num_latents(clip or length) for i, length in frames.items()},
+            lengths={
+                i: clips[i] * tokenizer.num_latents(clip or length) if length else 0 for i, length in frames.items()
+            },
             shape=(tokenizer.latent_channels, *(side // tokenizer.spatial_factor for side in self.preset.size)),
             dtype=np.float16,
             derive=_episode_latents,
@@ -179,7 +181,8 @@ class Run:
         if self.stream_gb is not None:
             return {each.index: num_rows(dataset, each.index, self.preset.rate) for each in dataset.episodes}
         frames = self.frames(episodes, size)
-        return {episode: len(frames[episode]) for episode in frames.episodes}
+        left_out = dict.fromkeys(frames.left_out, 0)  # left out of what is derived from them too, with the same reason
+        return {episode: len(frames[episode]) for episode in frames.episodes} | left_out
 
     def pictures(
         self,
