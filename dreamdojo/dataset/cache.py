@@ -74,7 +74,7 @@ class SideCache:
     def __init__(self, path: Path, key: CacheKey, meta: Mapping[str, Any]) -> None:
         self.path = path
         self.key = key
-        self.shape = tuple(meta["shape"])
+        self.shape = tuple(int(side) for side in meta["shape"])
         self.dtype = np.dtype(meta["dtype"])
         self.left_out: dict[int, str] = {int(index): reason for index, reason in meta.get("left_out", {}).items()}
         self._spans = _spans({int(index): length for index, length in meta["episodes"].items()})

@@ -72,6 +72,9 @@ def open_video(path: Path) -> OpenVideo:
             if not stream.time_base:
                 container.close()
                 raise unreadable(path, "a stream without a time base")
+            if stream.codec_context is None:  # what says how it is coded lies behind a cut
+                container.close()
+                raise unreadable(path, "a stream that no decoder is known for")
             return OpenVideo(container, stream, stream.time_base)
     kinds = sorted({stream.type for stream in container.streams})
     container.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dreamdojo.curation import CurateSettings, curate
+from dreamdojo.curation.engines import local
 from dreamdojo.curation.engines.local import run_local
 from dreamdojo.curation.engines.worker import WorkerLost
 from dreamdojo.curation.record import RESULT_NAME
@@ -103,7 +104,7 @@ def test_a_crash_and_a_hang_cost_one_video_each_which_gets_its_turn_in_the_next_
     root, here = tmp_path / "d", sys.modules["dreamdojo.curation.curate"]
     with monkeypatch.context() as patch:
         patch.setattr(here, "curate_recording", curate_or_die)
-        patch.setattr(here, "run_local", partial(run_local, grace=30.0))
+        patch.setattr(local, "run_local", partial(run_local, grace=30.0))
         report = curate(videos, root, settings(workers=1, patience=1.0))
     assert (report.num_clips, report.dropped_clips) == (1, {"worker lost": 2})
     rows = {row.recording: row for row in read_rows(root / ROWS_PATH)[0]}

@@ -27,7 +27,9 @@ from tests.dataset.toy import BODY, write_numbered_dataset
 
 LENGTHS = [12, 9]
 KEY = CacheKey(kind="latent", dataset_hash="d1", model_hash="m1", rate=10.0, gap=0)
-QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 Change = Callable[[bytes], bytes]
 
