@@ -38,13 +38,14 @@ class ParquetColumns:
         """
         values = self._kept.get((path, key))
         if values is None:
-            try:
-                with self._local(path) as copy, reading(f"{of}, file {path.name}"):
-                    values = self._load(copy, key, of)
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(
-                    f"{of}: expected a readable Parquet file {path.name}, found {error}. Copy the dataset again."
-                ) from error
+            with reading(f"{of}, file {path.name}"):
+                try:
+                    with self._local(path) as copy:
+                        values = self._load(copy, key, of)
+                except (pa.ArrowException, OSError) as error:
+                    raise DataError(
+                        f"{of}: expected a readable Parquet file {path.name}, found {error}. Copy the dataset again."
+                    ) from error
             self._kept[path, key] = values
             if len(self._kept) > self._max_kept:
                 self._kept.popitem(last=False)

@@ -69,12 +69,9 @@ def open_video(path: Path) -> OpenVideo:
         container = av.open(str(path), metadata_errors="replace")
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
-            if not stream.time_base:
+            if not stream.time_base or stream.codec_context is None:
                 container.close()
-                raise unreadable(path, "a stream without a time base")
-            if stream.codec_context is None:  # what says how it is coded lies behind a cut
-                container.close()
-                raise unreadable(path, "a stream that no decoder is known for")
+                raise unreadable(path, "a stream that no decoder knows" if stream.time_base else "one without a clock")
             return OpenVideo(container, stream, stream.time_base)
     kinds = sorted({stream.type for stream in container.streams})
     container.close()
