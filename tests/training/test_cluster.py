@@ -44,6 +44,7 @@ def command(folder, name, lines):
 def test_the_batch_script_starts_restarts_and_queues_again(tmp_path):
     """The script as it is, with SLURM's commands played by stand-ins and torchrun as it is."""
     (tmp_path / "dreamdojo").mkdir()
+    (tmp_path / "dreamdojo" / "__init__.py").touch()  # a package, which hides the real one
     (tmp_path / "dreamdojo" / "__main__.py").write_text(PROGRAM)
     command(tmp_path, "srun", 'exec "$@"')
     command(tmp_path, "torchrun", f'exec {sys.executable} -m torch.distributed.run "$@"')
@@ -53,7 +54,7 @@ def test_the_batch_script_starts_restarts_and_queues_again(tmp_path):
     environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
     words = ["bash", str(EXAMPLES / "slurm.sbatch"), "pretrain", str(tmp_path), "--pretraining.fit.steps", "7"]
     with (tmp_path / "log").open("w") as log:
-        job = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
+        job = subprocess.Popen(words, env=environment, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
     try:
         wait_for(tmp_path / "told-0-1", tmp_path / "told-1-1", process=job)
         told = json.loads((tmp_path / "told-1-1").read_text())
@@ -62,6 +63,7 @@ def test_the_batch_script_starts_restarts_and_queues_again(tmp_path):
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
     assert told["arguments"] == words[2:]
     assert (told["WORLD_SIZE"], told["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"]) == ("2", "1")
     assert (tmp_path / "saved-0-1").exists() and (tmp_path / "saved-1-1").exists()
