@@ -202,7 +202,7 @@ def fit(
         betas=config.betas,
     )
     averaged = {name: value.detach().clone() for name, value in trained_weights(model).items()}
-    settings = {name: getattr(config, name) for name in ("seed", "batch_size", "micro_batches")}
+    settings = {name: getattr(config, name) for name in ("seed", "batch_size", "micro_batches", "optimizer")}
     run = Resumable(folder, model, optimizer, averaged, settings, processes)
     done = run.load()
     if done < config.steps and processes.is_main:

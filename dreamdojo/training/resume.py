@@ -46,8 +46,8 @@ class Resumable:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     averaged: dict[str, Tensor]
-    settings: Mapping[str, int]
-    """Settings that a resumed run must share, because the batches follow from them."""
+    settings: dict[str, int | str]
+    """Settings that a resumed run must share, because its batches and its moments follow from them."""
     processes: Processes
 
     def save(self, step: int) -> None:
@@ -127,14 +127,16 @@ class Resumable:
                 "this stage again."
             )
         state = _read_old(self.folder)
-        self._check_settings("state.pt", {"micro_batches": 1} | state)  # older states have no micro-batches
+        moments = state.pop("optimizer", {})  # torch itself judges which optimizer they are of
+        as_it_was = {"micro_batches": 1, "optimizer": self.settings["optimizer"]}
+        self._check_settings("state.pt", as_it_was | state)
         try:
             missing, foreign = self.model.load_state_dict(state["model"], strict=False)
             if lost := [*foreign, *(trained_weights(self.model).keys() & missing)]:
                 raise KeyError(*lost)
             for name, value in self.averaged.items():
                 value.copy_(state["averaged"][name])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(moments)
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(
                 f"{self.folder}/state.pt is of another model or optimizer: {error}. Use another run folder."
