@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -157,6 +159,8 @@ def _encode(
                     stream.height, stream.width = shape[0], shape[1]
                     stream.codec_context.time_base = 1 / rate
                     configure(stream)
+                    with _schedule_kept():
+                        container.start_encoding()
                 if frame.shape != shape:
                     raise DataError(f"video {path}: expected frames of one shape, got {shape} and {frame.shape}")
                 picture.pts, picture.time_base = count, 1 / rate
@@ -169,3 +173,20 @@ def _encode(
         path.unlink(missing_ok=True)
         raise
     return count
+
+
+@contextmanager
+def _schedule_kept() -> Iterator[None]:
+    """For libsvtav1, which as root makes its threads and the one that opens it real-time: they starve the machine."""
+    tasks = Path("/proc/self/task")
+    if not tasks.exists():
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    before = {task.name for task in tasks.iterdir()} - {str(threading.get_native_id())}
+    try:
+        yield
+    finally:
+        for thread in {task.name for task in tasks.iterdir()} - before:
+            with suppress(ProcessLookupError):  # it has ended
+                os.sched_setscheduler(int(thread), policy, priority)

@@ -1,5 +1,7 @@
 """Writing video: faithful, repeatable, and nothing half-written."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,26 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path, codec: VideoCodec) 
         encode(tmp_path / "a.mp4", frames.copy(), 10, codec)
         seen.add((tmp_path / "a.mp4").read_bytes())
     assert used and len(seen) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the threads' schedules from /proc")
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_no_thread_becomes_real_time(tmp_path: Path, codec: VideoCodec) -> None:
+    """As root, libsvtav1 makes the thread that opens it real-time, and what that starts: all else stalls."""
+
+    def policies() -> set[int]:
+        with suppress(ProcessLookupError):
+            return {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+        return policies()  # a thread has ended meanwhile
+
+    def frames():
+        for frame in smooth(12):
+            yield frame
+            seen.append(policies())
+
+    before, seen = policies(), []
+    encode(tmp_path / "a.mp4", frames(), 10, codec)
+    assert [*seen, policies()] == [before] * 13
 
 
 def test_gray12_is_lossless(tmp_path: Path) -> None:
