@@ -21,7 +21,7 @@ demo: install gl
 	$(BIN)/dreamdojo demo $(ARGS)
 
 test: install-dev gl
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: install-dev
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,15 +106,21 @@ def train_all(run, human, robot):
     stages.student_stage(run, robot)
 
 
-@pytest.mark.parametrize("k", [1, 4])
-def test_video_becomes_a_world_model_that_can_be_driven_and_judged(tmp_path, recordings, k):
+@pytest.fixture(scope="module", params=[1, 4])
+def trained(request, tmp_path_factory, recordings):
+    """A finished run, and what it learned from and has not seen."""
     human = all_episodes(recordings[0])
     robot, held_out = train_and_test(open_dataset(recordings[1]), test_fraction=0.4, minutes=None)
-    assert not set(robot.indices) & set(held_out.indices)
-    run = toy_run(tmp_path, k)
+    run = toy_run(tmp_path_factory.mktemp("trained"), request.param)
     train_all(run, human, robot)
+    return run, human, robot, held_out
 
-    session = load_session(tmp_path / "student", device="cpu")
+
+def test_video_becomes_a_world_model_that_can_be_driven_and_judged(trained):
+    run, _, robot, held_out = trained
+    assert not set(robot.indices) & set(held_out.indices)
+    k = run.preset.world_model.actions_per_latent
+    session = load_session(run.folder / "student", device="cpu")
     assert session.actions_per_step == k
     first = torch.from_numpy(run.frames(robot)[0][:1].copy()).permute(0, 3, 1, 2)[None]
     session.reset(Observation(frames={"head": first}, state=torch.zeros(1, 1, 2)))
@@ -126,42 +133,36 @@ def test_video_becomes_a_world_model_that_can_be_driven_and_judged(tmp_path, rec
     json.dumps(found.to_json(), allow_nan=False)
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", "latent_action", "pretrained", "teacher", "student"])
-def test_any_stage_that_is_stopped_and_resumed_gives_the_same_weights(tmp_path, recordings, stage):
-    human, robot = (all_episodes(path) for path in recordings)
-    whole = toy_run(tmp_path / "whole", 1)
-    train_all(whole, human, robot)
+class StopsInEveryStage:
+    """Ctrl-C after some steps of each stage, once each."""
 
-    class Interrupting:
-        """Ctrl-C at the second report of the stage in question, once."""
+    def __init__(self):
+        self.stopped = []
 
-        def __init__(self):
-            self.titles = {"tokenizer": "tokenizer", "latent_action": "latent actions", "pretrained": "pre-train"}
-            self.titles |= {"teacher": "post-train", "student": "student"}
-            self.done = False
+    @contextmanager
+    def __call__(self, title):
+        def report(done, total, words):
+            if title not in self.stopped and 1 < done < total:
+                self.stopped.append(title)
+                raise KeyboardInterrupt
 
-        def __call__(self, title):
-            import contextlib
+        yield report
 
-            @contextlib.contextmanager
-            def line():
-                def report(done, total, words):
-                    if title == self.titles[stage] and 1 < done < total and not self.done:
-                        self.done = True
-                        raise KeyboardInterrupt
 
-                yield report
-
-            return line()
-
-    progress = Interrupting()
-    parts = stages.Run(folder=tmp_path / "parts", preset=toy_preset(1), compute=CPU, workers=1, progress=progress)
-    with pytest.raises(KeyboardInterrupt):
-        train_all(parts, human, robot)
-    assert progress.done
-    train_all(parts, human, robot)
-    weights = [(tmp_path / run / stage / "model.safetensors").read_bytes() for run in ("whole", "parts")]
-    assert weights[0] == weights[1]
+@pytest.mark.parametrize("trained", [1], indirect=True)
+def test_a_run_that_is_stopped_in_every_stage_and_goes_on_has_the_same_weights(tmp_path, trained):
+    whole, human, robot, _ = trained
+    progress = StopsInEveryStage()
+    parts = stages.Run(folder=tmp_path, preset=toy_preset(1), compute=CPU, workers=1, progress=progress)
+    finished = False
+    while not finished:
+        with suppress(KeyboardInterrupt):
+            train_all(parts, human, robot)
+            finished = True
+    assert {"tokenizer", "latent actions", "pre-train", "post-train", "student"} <= set(progress.stopped)
+    for stage in ("tokenizer", "latent_action", "pretrained", "teacher", "student"):
+        weights = [(run.folder / stage / "model.safetensors").read_bytes() for run in (whole, parts)]
+        assert weights[0] == weights[1]
 
 
 def test_a_robot_without_actions_is_refused_by_name(tmp_path, recordings):

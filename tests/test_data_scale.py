@@ -84,7 +84,9 @@ def test_training_from_a_stream_goes_on_in_mid_epoch_on_another_number_of_worker
 
 
 @pytest.mark.filterwarnings("ignore:::ray")
-@pytest.mark.parametrize(("engine", "kind"), [("local", "latents"), ("ray", "latent_actions")])
+@pytest.mark.parametrize(
+    ("engine", "kind"), [("local", "latents"), pytest.param("ray", "latent_actions", marks=pytest.mark.slow)]
+)
 def test_engines_on_a_stream_write_what_one_process_writes_from_its_cache(tmp_path, recordings, trained, engine, kind):
     if engine == "ray":
         pytest.importorskip("ray.data")

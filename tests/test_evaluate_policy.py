@@ -32,7 +32,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.slow
 def test_a_policy_is_trained_and_judged_in_model_and_dojo(data: Path, tmp_path: Path) -> None:
     brief = ["--training.fit.steps", "3", "--training.fit.batch-size", "4", "--workers", "1"]
     main(["train-policy", "--data", str(data), "--out", str(tmp_path / "policy"), "--test-fraction", "0.25", *brief])
@@ -50,7 +49,6 @@ def test_a_policy_is_trained_and_judged_in_model_and_dojo(data: Path, tmp_path: 
     assert page.count("<video") >= 2 and "Agreement with the truth" in page
 
 
-@pytest.mark.slow
 def test_recordings_give_starts_without_truth(data: Path, tmp_path: Path) -> None:
     own = ["--success", "tests.test_evaluate_policy:brighter", "--out", str(tmp_path)]
     amount = ["--starts", "2", "--batch", "2", "--steps", "2", "--test-fraction", "0.5"]

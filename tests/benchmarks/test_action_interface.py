@@ -164,6 +164,7 @@ def test_two_comparisons_keep_each_others_figures(results):
     assert stored["name"] == "pretraining_ablation" and stored["conditions"] == {"preset": "nano"}
 
 
+@pytest.mark.slow
 def test_the_quick_run_prints_every_arm_and_writes_nothing(tmp_path, models, results, monkeypatch, capsys):
     run = tmp_path / "run"
     options = ["--quick", "--models", str(models), "--run", str(run), "--threads", "1"]

@@ -133,6 +133,7 @@ def stop():
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_the_whole_queue_runs_at_toy_size_and_does_nothing_twice(tmp_path, monkeypatch):
     bench = tiny_bench(tmp_path, monkeypatch, rounds=1, starts=1, curve=1, batch=1)
     value = run_queue(bench, ARMS, keep=False)

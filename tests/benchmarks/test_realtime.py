@@ -108,6 +108,7 @@ def page(cells):
     return realtime_report(cells, goals(cells), conditions={"seconds of training": 300.0}, facts=("today",))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(foundation("nano") is None, reason="no weights ship")
 def test_parts_are_a_queue_and_a_quick_run_writes_no_result(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(realtime, "RESULTS", tmp_path / "result.json")

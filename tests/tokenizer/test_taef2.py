@@ -203,6 +203,7 @@ def test_depth_may_go_through_it():
     assert latents.shape == (1, 2, 8, 2, 2) and rgbd.decode(latents, state)[0].shape == frames.shape
 
 
+@pytest.mark.slow
 @needs_weights
 def test_real_recordings_come_back_at_27_db_or_more(tmp_path):
     convert(ConvertSettings(tokenizer=WEIGHTS), tmp_path / "models")

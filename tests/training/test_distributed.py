@@ -103,9 +103,9 @@ def test_a_state_of_other_batches_or_cut_short_is_refused(runs):
 
 
 def test_in_bfloat16_two_processes_keep_weights_moments_and_average_in_float32(runs):
-    parts = [load_file(runs / "bfloat16" / "state" / "6" / f"{rank}.safetensors") for rank in (0, 1)]
+    parts = [load_file(runs / "bfloat16" / "state" / "2" / f"{rank}.safetensors") for rank in (0, 1)]
     assert {value.dtype for part in parts for value in part.values()} == {torch.float32}
-    exact, rounded = rows_of(runs / "two"), rows_of(runs / "bfloat16")
+    exact, rounded = rows_of(runs / "two")[:2], rows_of(runs / "bfloat16")
     assert exact != rounded
     for a, b in zip(exact, rounded, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=0.05)

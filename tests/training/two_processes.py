@@ -112,7 +112,7 @@ def main(folder: Path) -> None:
         compute,
         before_forward=kill_in_the_fifth_step(folder / "killed-1") if processes.rank == 1 else None,
     )
-    train(folder / "bfloat16", replace(compute, autocast=True))
+    train(folder / "bfloat16", replace(compute, autocast=True), replace(FIT, steps=2))
     train(folder / "spread", compute)
     train(folder / "two", compute, replace(FIT, checkpoint_activations=True))
     try:

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class Member:
             await self._wake.wait()
             self._wake.clear()
             while self._notes:
-                await self._socket.send_text(json.dumps(self._notes.pop(next(iter(self._notes)))))
+                await self._sent(self._socket.send_text(json.dumps(self._notes.pop(next(iter(self._notes))))))
             if self._offer and self._channel is None:
                 await self._answer(self._offer)
             if self._frame is not None and await self._has_room():
@@ -139,9 +139,16 @@ class Member:
                 self._unshown.append((sequence, time.monotonic()))
                 self._waits_since = self._waits_since or time.monotonic()
                 if self._channel is None or not self._channel.send(packed):
-                    await self._socket.send_bytes(packed)
-        await self._socket.close(self._close_code)
+                    await self._sent(self._socket.send_bytes(packed))
+        await self._sent(self._socket.close(self._close_code))
         raise WebSocketDisconnect(self._close_code)
+
+    @staticmethod
+    async def _sent(message: Awaitable[None]) -> None:
+        try:
+            await message
+        except RuntimeError as error:  # uvicorn's word for a page that has gone a moment ago
+            raise WebSocketDisconnect from error
 
     async def close(self) -> None:
         """Let go of the channel, where there is one."""
