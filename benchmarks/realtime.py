@@ -45,6 +45,7 @@ from dreamdojo.evaluation.objects import ObjectProbe
 from dreamdojo.evaluation.predict import ClipPlan, frames_per_second, plan_clips, predict
 from dreamdojo.evaluation.report import write_report
 from dreamdojo.evaluation.rollouts import Clips, RolloutScores, score_rollouts
+from dreamdojo.evaluation.stored_probes import FILE, load_probes, save_probes
 from dreamdojo.files import read_json, write_json
 from dreamdojo.judge import CONTEXT, scene_truth, train_probes
 from dreamdojo.metrics import mean_interval, paired_interval
@@ -177,11 +178,14 @@ class Bench:
 
     @cached_property
     def probes(self) -> tuple[EffectorProbe | None, ObjectProbe | None]:
-        """What reads the gripper and the objects off a picture; none in a quick run."""
+        """What reads the gripper and the objects off a picture, learned once in a run folder; none in a quick run."""
         if self.quick:
             return None, None
-        with progress_line("probes") as report:
-            return train_probes(self.run, self.data["robot"], report)
+        folder = self.folder / "probes"
+        if not (folder / FILE).exists():
+            with progress_line("probes") as report:
+                save_probes(folder, *train_probes(self.run, self.data["robot"], report))
+        return load_probes(folder)
 
     @cached_property
     def cost(self) -> dict[str, float]:
