@@ -183,7 +183,7 @@ JUDGE = SimulateSettings(
 )
 """What the reward model learns from: scripted hands, some of which miss; none of the policies under test."""
 
-STARTS = {"test": 3_000, "ood_shape": 3_000}
+STARTS = {"test": 7_000, "ood_shape": 7_000}
 """Split -> number of its first seed; nothing else uses these."""
 
 

@@ -70,7 +70,7 @@ from dreamdojo.world import Observation
 
 NAME = "policy_learning"
 RESULTS = Path(__file__).parent / "results" / f"{NAME}.json"
-SPLITS = {"test": 4_000, "ood_shape": 4_000}
+SPLITS = {"test": 8_000, "ood_shape": 8_000}
 """Split -> number of its first seed; nothing else uses these."""
 TRAIN_FIRST, EYES_FIRST = 1_310_000, 1_300_000
 """Numbers of the first seeds, in the train split, of the dreams' first frames and of what the eyes learn from."""
