@@ -2,6 +2,9 @@
 
 import csv
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -218,3 +221,23 @@ def test_remote_folders_are_read_through_fsspec(tmp_path: Path) -> None:
     curate("memory://bucket", tmp_path / "d", CurateSettings(**{**vars(settings), "aspect": 4 / 3}))
     assert numbers_in(open_dataset(tmp_path / "d").frames(0, range(10))) == list(range(0, 30, 3))
     memory.rm("/bucket", recursive=True)
+
+
+def test_a_web_server_s_folder_is_read_with_its_subfolders(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    film(tmp_path / "v/P01/a.mp4", 30, 30)
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "v"))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            where = f"http://127.0.0.1:{server.server_address[1]}"
+            listing = Folder(f"{where}/").listing()
+            assert [(one.name, one.video) for one in listing.recordings] == [("P01/a.mp4", f"{where}/P01/a.mp4")]
+            settings = CurateSettings(size=32, codec=FAST, workers=0, skip_unreadable=True, aspect=4 / 3)
+            assert curate(f"{where}/", tmp_path / "d", settings).num_frames == 10
+        finally:
+            server.shutdown()

@@ -48,7 +48,11 @@ def list_files(where: str) -> tuple[str, list[str]]:
         raise DataError(f"{where}: expected files that can be listed, found {error}. Check the address.") from error
     if not found:
         raise DataError(f"{where}: expected files there, found none. Check the address.")
-    return f"{scheme}://{base.rstrip('/')}", [f"{scheme}://{path}" for path in sorted(map(str, found))]
+
+    def address(path: str) -> str:
+        return path if is_remote(path) else f"{scheme}://{path}"  # HTTP's own paths are addresses already
+
+    return address(base.rstrip("/")), [address(path) for path in sorted(map(str, found))]
 
 
 @contextmanager
