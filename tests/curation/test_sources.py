@@ -141,6 +141,21 @@ def test_ego4d_manifest_narrations_and_intervals(tmp_path: Path) -> None:
 
 
 def test_egodex_knows_where_its_hands_are(tmp_path: Path) -> None:
+def test_ego4d_narrations_of_two_passes_keep_their_own_words(tmp_path: Path) -> None:
+    film(tmp_path / "v/aa-1.mp4", 30, 30)
+    (tmp_path / "ego4d.json").write_text(json.dumps({"videos": [{"video_uid": "aa-1"}]}))
+    first = [{"timestamp_sec": 1.0, "narration_text": "takes"}, {"timestamp_sec": 5.5, "narration_text": "pours"}]
+    passes = {
+        "narration_pass_1": {"narrations": first},
+        "narration_pass_2": {"narrations": [{"timestamp_sec": 2.0, "narration_text": "lifts"}]},
+    }
+    (tmp_path / "narration.json").write_text(json.dumps({"aa-1": passes}))
+    files = [str(tmp_path / "narration.json")]
+    listing = Ego4D(videos=str(tmp_path / "v"), manifest=str(tmp_path / "ego4d.json"), annotations=files).listing()
+    parts = [(part.start, part.end, part.text) for part in listing.recordings[0].segments or ()]
+    assert parts == [(1.0, 2.0, "takes"), (2.0, 5.5, "lifts"), (5.5, 13.5, "pours")]
+
+
     h5py = pytest.importorskip("h5py", reason="h5py is not installed")
     from dreamdojo.curation.sources.egodex import TrackedHands
 

@@ -1,8 +1,8 @@
 """Ego4D: its manifest (`ego4d.json` or `manifest.csv`), narrations or other annotations, and `VIDEO_UID.mp4` files.
 
 `narration.json` holds moments: `{UID: {"narration_pass_1": {"narrations": [{"timestamp_sec", "narration_text"}]}}}`;
-each narration speaks of the time up to the next, at most `moment` seconds. Files of the other kind hold
-`{"videos": [{"video_uid", "clips" | "annotated_intervals": [...]}]}`, whose parts have a start and an end.
+each narration speaks of the time up to the next, of whichever pass, at most `moment` seconds. Files of the other kind
+hold `{"videos": [{"video_uid", "clips" | "annotated_intervals": [...]}]}`, whose parts have a start and an end.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import math
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -133,16 +134,17 @@ def _timed(node: Any) -> Iterator[dict[str, Any]]:
 
 def _narrations(uid: str, passes: dict[str, Any], moment: float) -> Iterator[tuple[str, str, Segment | None]]:
     for key, content in passes.items():
-        if not key.startswith("narration_pass") or not isinstance(content, dict):
-            continue
-        said = sorted(content.get("narrations", []), key=lambda n: n.get("timestamp_sec") or 0.0)
-        for number, one in enumerate(said):
-            name, start = f"{key}#{number}", _number(one, ("timestamp_sec",))
-            if start is None or start < 0:
-                yield uid, name, None
-                continue
-            later = [t for n in said[number + 1 :] if (t := _number(n, ("timestamp_sec",))) is not None and t > start]
-            end = min(later[0] if later else start + moment, start + moment)
+        if key.startswith("narration_pass") and isinstance(content, dict):
+            own = sorted(content.get("narrations", []), key=lambda n: n.get("timestamp_sec") or 0.0)
+            said += [(f"{key}#{number}", one) for number, one in enumerate(own)]
+    starts = sorted({t for _, one in said if (t := _number(one, ("timestamp_sec",))) is not None})
+    for name, one in said:
+        start = _number(one, ("timestamp_sec",))
+        if start is None or start < 0:
+            yield uid, name, None
+        else:
+            place = bisect_right(starts, start)
+            end = min([start + moment, *starts[place : place + 1]])
             words = str(one.get("narration_text", "")).replace("#C C ", "").replace("#c c ", "").strip()
             yield uid, name, Segment(start=start, end=end, text=words, name=name)
 
