@@ -43,7 +43,7 @@ def test_a_folder_of_videos_becomes_one_dataset_at_one_rate_and_size(tmp_path: P
     assert numbers_in(dataset.frames(1, range(23))) == list(range(1000, 1045, 2))
     assert dataset.episodes[2].length == 31, "a source at the dataset's rate keeps every frame"
     assert report.num_clips == 3 and report.num_frames == dataset.num_frames == 79 and not report.dropped
-    assert report.other_files == ("notes.txt",)
+    assert report.other_files == ("notes.txt",) and str(report).endswith("Other files, not opened: 1")
     raw = json.loads((tmp_path / "d/curation.json").read_text())
     assert [video["path"] for video in raw["videos"]] == ["b.mp4", "kitchen/a.MP4", "tall.mkv.mp4"]
     assert str(tmp_path) not in json.dumps(raw) and raw["num_kept"] == 3
