@@ -98,6 +98,7 @@ def test_epic_kitchens_of_two_rates_becomes_one_dataset(epic: EpicKitchens, tmp_
     assert dataset.episodes[2].meta["participant"] == "P02" and numbers_in(dataset.frames(2, [0]))[0] == 1025
     assert len({e.meta["split"] for e in dataset.episodes if e.meta["participant"] == "P01"}) == 1
     assert report.dropped_clips == {"annotation": 1, "no video": 1}
+    assert [video.path for video in report.videos] == ["P01_01", "P02_101", "P03_07"], "an annotation is no video"
 
 
 def test_a_csv_of_another_kind_is_refused_by_its_columns(tmp_path: Path) -> None:
@@ -140,7 +141,6 @@ def test_ego4d_manifest_narrations_and_intervals(tmp_path: Path) -> None:
         Ego4D(videos=str(tmp_path / "v"), manifest=manifest, annotations=[str(tmp_path / "uids.json")]).listing()
 
 
-def test_egodex_knows_where_its_hands_are(tmp_path: Path) -> None:
 def test_ego4d_narrations_of_two_passes_keep_their_own_words(tmp_path: Path) -> None:
     film(tmp_path / "v/aa-1.mp4", 30, 30)
     (tmp_path / "ego4d.json").write_text(json.dumps({"videos": [{"video_uid": "aa-1"}]}))
@@ -156,6 +156,7 @@ def test_ego4d_narrations_of_two_passes_keep_their_own_words(tmp_path: Path) -> 
     assert parts == [(1.0, 2.0, "takes"), (2.0, 5.5, "lifts"), (5.5, 13.5, "pours")]
 
 
+def test_egodex_knows_where_its_hands_are(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py", reason="h5py is not installed")
     from dreamdojo.curation.sources.egodex import TrackedHands
 
@@ -180,6 +181,9 @@ def test_ego4d_narrations_of_two_passes_keep_their_own_words(tmp_path: Path) -> 
     (one,) = listing.recordings
     assert one.segments and (one.segments[0].text, one.segments[0].end) == ("unfold a towel", 1.0)
     assert [r.name for r in listing.refused] == ["part1/fold_towel/1.mp4"]
+    assert (listing.refused[0].reason, listing.refused[0].kind) == ("no 1.hdf5 beside it", "no poses")
+    (tmp_path / "part1/fold_towel/1.hdf5").write_bytes(b"cut short")
+    listing = EgoDex(folder=str(tmp_path)).listing()
     assert "1.hdf5" in listing.refused[0].reason and str(tmp_path) not in listing.refused[0].reason
     hands = {hand.side: hand for hand in TrackedHands(str(one.hands), (48, 64)).at(0.5)}
     left, top, right, bottom = hands["left"].box

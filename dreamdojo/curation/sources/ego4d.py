@@ -51,19 +51,23 @@ class Ego4D:
         for path in self.annotations:
             for uid, name, part in _parts(path, self.moment):
                 if part is None:
-                    refused.append(Refused(name=f"{uid}#{name}", reason="annotation: no start before an end"))
+                    words = "annotation: no start before an end"
+                    refused.append(Refused(name=f"{uid}#{name}", reason=words, kind="annotation"))
                 else:
                     segments[uid].append(part)
-        files = videos_by_stem(self.videos)
+        files, closed = videos_by_stem(self.videos)
+        refused += closed
         recordings, known = [], set()
         for entry in _manifest(self.manifest):
             uid = str(entry["video_uid"])
             known.add(uid)
             if uid not in files:
-                refused.append(Refused(name=uid, reason="in the manifest, but there is no video of this uid"))
+                words = "in the manifest, but there is no video of this uid"
+                refused.append(Refused(name=uid, reason=words, kind="no video"))
                 continue
             if self.annotations and uid not in segments:
-                refused.append(Refused(name=uid, reason="no annotation speaks of this video"))
+                words = "no annotation speaks of this video"
+                refused.append(Refused(name=uid, reason=words, kind="not annotated"))
                 continue
             person = entry.get("fb_participant_id")
             source = entry.get("video_source") or ""
@@ -77,7 +81,10 @@ class Ego4D:
                     facts={"corpus": "Ego4D", "video_source": str(source)},
                 )
             )
-        refused += [Refused(name=u, reason="annotated, but not in the manifest") for u in sorted(set(segments) - known)]
+        refused += [
+            Refused(name=uid, reason="annotated, but not in the manifest", kind="no video")
+            for uid in sorted(set(segments) - known)
+        ]
         return Listing(
             recordings=tuple(sorted(recordings, key=lambda recording: recording.name)),
             refused=tuple(refused),
@@ -133,6 +140,7 @@ def _timed(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _narrations(uid: str, passes: dict[str, Any], moment: float) -> Iterator[tuple[str, str, Segment | None]]:
+    said: list[tuple[str, dict[str, Any]]] = []
     for key, content in passes.items():
         if key.startswith("narration_pass") and isinstance(content, dict):
             own = sorted(content.get("narrations", []), key=lambda n: n.get("timestamp_sec") or 0.0)

@@ -102,7 +102,8 @@ def fingerprint(path: str) -> str:
                 file.seek(max(0, size - _ENDS))
                 digest.update(file.read())
     except OSError as error:
-        raise DataError(f"video {path}: expected a file, found nothing that can be read ({error}).") from error
+        words = error.strerror or type(error).__name__
+        raise DataError(f"video {path}: expected a file, found nothing that can be read ({words}).") from error
     return digest.hexdigest()
 
 
