@@ -97,6 +97,8 @@ class Curate(Command):
         """
         if self.annotations and self.source not in ("epic-kitchens", "ego4d"):
             raise ConfigError(f"expected --annotations with --source epic-kitchens or ego4d only, not {self.source}")
+        if self.manifest is not None and self.source != "ego4d":
+            raise ConfigError(f"expected --manifest with --source ego4d only, not {self.source}")
         match self.source:
             case "folder":
                 return Folder(self.videos)

@@ -83,6 +83,10 @@ def curate(
     listing = source.listing()
     if not listing.recordings:
         raise DataError(f"expected videos, found none that can be used; {_first_refused(listing.refused)}")
+    if not settings.goes_on and (closed := [one for one in listing.refused if one.kind == "cannot be read"]):
+        raise DataError(
+            f"folder {closed[0].name}: {closed[0].reason}. Check its permissions, or leave it out (--skip-unreadable)."
+        )
     recordings = sorted(listing.recordings, key=lambda recording: recording.name)
     if repeated := [name for name, count in Counter(r.name for r in recordings).items() if count > 1]:
         raise DataError(f"expected recordings of different names, found {repeated[0]!r} more than once.")
@@ -91,11 +95,15 @@ def curate(
     work = work_folder(root)
     work.mkdir(parents=True, exist_ok=True)
     with locked(work / "lock"):
-        jobs = {
-            recording.name: Job(recording=recording, spec=spec, settings=settings, folder=work / "results" / key)
-            for recording in recordings
-            if (key := _key(recording, spec, settings)) is not None
-        }
+        jobs: dict[str, Job] = {}
+        unreadable: dict[str, str] = {}
+        for recording in recordings:
+            try:
+                folder = work / "results" / _key(recording, spec, settings)
+            except DataError as error:
+                unreadable[recording.name] = _without_path(error, recording)
+                continue
+            jobs[recording.name] = Job(recording=recording, spec=spec, settings=settings, folder=folder)
         identity = _identity(recordings, jobs, listing.refused, settings)
         if root.exists():
             _allow_existing(root, work)
@@ -104,7 +112,7 @@ def curate(
                 return CurationReport.from_dict(root, stated)
         for part in (work / "results").glob(".*.partial-*"):  # of workers that were killed
             shutil.rmtree(part)
-        results = _run(recordings, jobs, settings, progress)
+        results = _run(recordings, jobs, unreadable, settings, progress)
         if not all(result.lasting for result in results.values()):
             identity = f"{identity}, to be tried again"
         report = _write(root, work, recordings, results, listing.refused, listing.others, spec, settings, identity)
@@ -134,22 +142,24 @@ def _stamp(root: Path) -> dict[str, Any]:
 
 
 def _run(
-    recordings: Sequence[Recording], jobs: dict[str, Job], settings: CurateSettings, progress: Progress | None
+    recordings: Sequence[Recording],
+    jobs: dict[str, Job],
+    unreadable: dict[str, str],
+    settings: CurateSettings,
+    progress: Progress | None,
 ) -> dict[str, RecordingResult]:
     """The result of every recording: of an earlier run where there is one."""
     results: dict[str, RecordingResult] = {}
     todo: list[Job] = []
     for recording in recordings:
-        job = jobs.get(recording.name)
-        if job is None:
-            gone = "expected a file, found nothing that can be read"
+        if (gone := unreadable.get(recording.name)) is not None:
             if not settings.goes_on:
-                raise DataError(f"video {recording.name}: {gone}. Check it.")
+                raise DataError(f"video {recording.name}: {gone} Check it.")
             results[recording.name] = failed(recording, "cannot be read", gone, lasting=False)
-        elif (job.folder / RESULT_NAME).is_file():
-            results[recording.name] = load_result(job.folder)
+        elif (jobs[recording.name].folder / RESULT_NAME).is_file():
+            results[recording.name] = load_result(jobs[recording.name].folder)
         else:
-            todo.append(job)
+            todo.append(jobs[recording.name])
     done = len(results)
     if progress is not None and done:
         progress(done, len(recordings))
@@ -183,7 +193,7 @@ def _write(
     rows, clips = _across(recordings, results, settings)
     rows += [
         Decision(clip=one.name, recording=one.name, group=one.name, start=0.0, end=0.0).dropped(
-            "source", "annotation" if "annotation" in one.reason else "no video", one.reason
+            "source", one.kind, one.reason
         )
         for one in refused
     ]
@@ -193,7 +203,9 @@ def _write(
         if row.kept:
             kept[row.recording].append(row)
     outcomes = [_outcome(results[recording.name], kept[recording.name]) for recording in recordings]
-    outcomes += [CuratedVideo(path=one.name, kept=False, reason=one.reason) for one in refused]
+    outcomes += [
+        CuratedVideo(path=one.name, kept=False, reason=one.reason) for one in refused if one.kind != "annotation"
+    ]
     report = CurationReport(
         root=root,
         height=spec.height,
@@ -304,13 +316,20 @@ def _linked(clip: EncodedEpisode, number: int, scratch: Path) -> EncodedEpisode:
     return replace(clip, index=number, videos=videos)
 
 
-def _key(recording: Recording, spec: CameraSpec, settings: CurateSettings) -> str | None:
-    """Name of a recording's result: changes with the file, what is wanted of it, and how it is judged."""
-    try:
-        content = [fingerprint(recording.video)]
-        content += [fingerprint(recording.hands)] if recording.hands else []
-    except DataError:
-        return None
+def _without_path(error: DataError, recording: Recording) -> str:
+    """Why a recording's file cannot be read, without a path of this machine."""
+    words = str(error).removeprefix(f"video {recording.video}: ")
+    return words.replace(recording.hands, Path(recording.hands).name) if recording.hands else words
+
+
+def _key(recording: Recording, spec: CameraSpec, settings: CurateSettings) -> str:
+    """Name of a recording's result: changes with the file, what is wanted of it, and how it is judged.
+
+    Raises:
+        DataError: if a file cannot be read.
+    """
+    content = [fingerprint(recording.video)]
+    content += [fingerprint(recording.hands)] if recording.hands else []
     described = dataclasses.asdict(recording)
     described = {key: value for key, value in described.items() if key not in ("video", "hands")}
     raw = json.dumps([RECIPE, content, described, dataclasses.asdict(spec), describe(settings)], sort_keys=True)

@@ -38,7 +38,7 @@ def gather(recording: Recording, row: Decision, settings: CurateSettings) -> lis
         DataError: if the row is not of a clip, or the video does not decode.
     """
     if row.end <= row.start:
-        raise DataError(f"{row.clip}: expected a clip with a start and an end, found a row without: {row.reason}.")
+        raise DataError(f"{row.clip}: expected a clip with a start and an end, found a row without: {row.reason}")
     found = []
     with tempfile.TemporaryDirectory() as scratch, local_file(recording.video, Path(scratch)) as path:
         info = probe(path)

@@ -181,7 +181,7 @@ def _explain(error: Exception, recording: Recording) -> tuple[str, str]:
     if _is_disk_full(error):
         return "disk full", words
     if isinstance(error, OSError):
-        return "cannot be read", f"{type(error).__name__}: {words}"
+        return "cannot be read", f"{type(error).__name__}: {error.strerror or words}"
     if isinstance(error, DataError):
         return "does not decode", words
     return "unexpected", f"{type(error).__name__}: {words}"

@@ -51,7 +51,7 @@ class CurationReport:
     videos: tuple[CuratedVideo, ...]
     """Every input file, in the order of the dataset."""
     other_files: tuple[str, ...]
-    """Files in the folder whose names are not those of videos; they were not opened."""
+    """Files beside the videos that were not opened, such as those not named like videos."""
     dropped_clips: dict[str, int] = field(default_factory=dict)
     """Why clips were left out, and how many of them."""
     identity: str = ""
@@ -62,7 +62,9 @@ class CurationReport:
         dropped = ", ".join(f"{count} {kind}" for kind, count in self.dropped_clips.items())
         return (
             f"{len(self.kept)} of {len(self.videos)} videos kept: {self.num_clips} clips, {self.num_frames} frames -> "
-            f"{self.root}; curation.json there says why for each" + (f". Left out: {dropped}" if dropped else "")
+            f"{self.root}; curation.json there says why for each"
+            + (f". Left out: {dropped}" if dropped else "")
+            + (f". Other files, not opened: {len(self.other_files)}" if self.other_files else "")
         )
 
     @property

@@ -43,7 +43,11 @@ def read_rows(path: Path) -> tuple[list[Decision], dict[str, bytes]]:
     """
     try:
         table = pq.read_table(path).to_pylist()
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: expected the decisions of `dreamdojo curate`, found no file. Curate first, with the same --out."
+        ) from error
+    except pa.ArrowInvalid as error:
         raise DataError(f"{path}: expected the decisions of `dreamdojo curate`, found {error}.") from error
     names = {each.name for each in dataclasses.fields(Decision)}
     rows, pictures = [], {}

@@ -16,7 +16,7 @@ from dreamdojo.curation.hands import Hand, HandSettings
 from dreamdojo.curation.observe import Observation
 from dreamdojo.curation.rows import ROWS_PATH, read_rows
 from dreamdojo.dataset.write import CameraSpec
-from dreamdojo.errors import ConfigError, MissingDependencyError
+from dreamdojo.errors import ConfigError, DataError, MissingDependencyError
 from dreamdojo.video import VideoCodec, encode
 
 FAST = VideoCodec(preset="veryfast")
@@ -110,6 +110,10 @@ def test_sources_that_lack_their_files_say_which(tmp_path: Path) -> None:
             Curate(videos=str(tmp_path), out=tmp_path / "d", source=source).open_source()  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="not folder"):
         Curate(videos=str(tmp_path), out=tmp_path / "d", annotations=("a.csv",)).open_source()
+    with pytest.raises(ConfigError, match="--manifest with --source ego4d only"):
+        Curate(videos=str(tmp_path), out=tmp_path / "d", manifest="ego4d.json").open_source()
+    with pytest.raises(DataError, match=r"decisions\.parquet.*found no file\. Curate first"):
+        Curate(videos=str(tmp_path), out=tmp_path / "d", explain="a.mp4@0.00-1.00").run()
 
 
 @pytest.mark.skipif(not (SHARED / "hand_photos").is_dir(), reason="the photos (shared/data) are not here")

@@ -1,6 +1,8 @@
 """Any videos become one dataset of clips; what is left out is listed with its reason."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from dreamdojo.curation import CurateSettings, curate
 from dreamdojo.curation.clips import plan_clips
+from dreamdojo.curation.find import find_videos
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.video import VideoCodec, encode
@@ -43,7 +46,7 @@ def test_a_folder_of_videos_becomes_one_dataset_at_one_rate_and_size(tmp_path: P
     assert numbers_in(dataset.frames(1, range(23))) == list(range(1000, 1045, 2))
     assert dataset.episodes[2].length == 31, "a source at the dataset's rate keeps every frame"
     assert report.num_clips == 3 and report.num_frames == dataset.num_frames == 79 and not report.dropped
-    assert report.other_files == ("notes.txt",)
+    assert report.other_files == ("notes.txt",) and str(report).endswith("Other files, not opened: 1")
     raw = json.loads((tmp_path / "d/curation.json").read_text())
     assert [video["path"] for video in raw["videos"]] == ["b.mp4", "kitchen/a.MP4", "tall.mkv.mp4"]
     assert str(tmp_path) not in json.dumps(raw) and raw["num_kept"] == 3
@@ -129,3 +132,45 @@ def test_a_recording_is_cut_at_its_pauses() -> None:
         list(range(0, 30, 3)),
         list(range(30, 61, 3)),
     ]
+
+
+def test_links_are_followed_and_called_what_they_are_called_here(tmp_path: Path, videos: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "one.mp4").symlink_to(videos / "b.mp4")
+    (here / "all").symlink_to(videos, target_is_directory=True)
+    (here / "all again").symlink_to(here, target_is_directory=True)
+    (here / "gone.mp4").symlink_to(tmp_path / "nothing.mp4")
+    names = set(find_videos(here).names.values())
+    assert names == {"one.mp4", "gone.mp4", "all/b.mp4", "all/tall.mkv.mp4", "all/kitchen/a.MP4"}
+    with pytest.raises(DataError, match=r"gone\.mp4"):
+        curate(here, tmp_path / "d", settings())
+    report = curate(here, tmp_path / "d", settings(skip_unreadable=True))
+    assert [(video.path, "No such file" in video.reason) for video in report.dropped] == [("gone.mp4", True)]
+
+
+def test_a_folder_that_may_not_be_listed_stops_the_work_or_is_a_row(
+    tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (videos / "locked").mkdir()
+    true_iterdir = Path.iterdir
+
+    def refused(path: Path) -> object:
+        if path.name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return true_iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(DataError, match=r"folder locked: expected a folder that can be listed, found Permission"):
+        curate(videos, tmp_path / "d", settings())
+    report = curate(videos, tmp_path / "d", settings(skip_unreadable=True))
+    assert report.dropped_clips == {"cannot be read": 1} and report.dropped[0].path == "locked"
+
+
+def test_a_name_in_another_encoding_is_spelled_out(tmp_path: Path, videos: Path) -> None:
+    try:
+        (videos / os.fsdecode(b"caf\xe9.mp4")).write_bytes((videos / "b.mp4").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    report = curate(videos, tmp_path / "d", settings())
+    assert r"caf\udce9.mp4" in [video.path for video in report.kept]

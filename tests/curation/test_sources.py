@@ -2,6 +2,9 @@
 
 import csv
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +98,7 @@ def test_epic_kitchens_of_two_rates_becomes_one_dataset(epic: EpicKitchens, tmp_
     assert dataset.episodes[2].meta["participant"] == "P02" and numbers_in(dataset.frames(2, [0]))[0] == 1025
     assert len({e.meta["split"] for e in dataset.episodes if e.meta["participant"] == "P01"}) == 1
     assert report.dropped_clips == {"annotation": 1, "no video": 1}
+    assert [video.path for video in report.videos] == ["P01_01", "P02_101", "P03_07"], "an annotation is no video"
 
 
 def test_a_csv_of_another_kind_is_refused_by_its_columns(tmp_path: Path) -> None:
@@ -137,6 +141,21 @@ def test_ego4d_manifest_narrations_and_intervals(tmp_path: Path) -> None:
         Ego4D(videos=str(tmp_path / "v"), manifest=manifest, annotations=[str(tmp_path / "uids.json")]).listing()
 
 
+def test_ego4d_narrations_of_two_passes_keep_their_own_words(tmp_path: Path) -> None:
+    film(tmp_path / "v/aa-1.mp4", 30, 30)
+    (tmp_path / "ego4d.json").write_text(json.dumps({"videos": [{"video_uid": "aa-1"}]}))
+    first = [{"timestamp_sec": 1.0, "narration_text": "takes"}, {"timestamp_sec": 5.5, "narration_text": "pours"}]
+    passes = {
+        "narration_pass_1": {"narrations": first},
+        "narration_pass_2": {"narrations": [{"timestamp_sec": 2.0, "narration_text": "lifts"}]},
+    }
+    (tmp_path / "narration.json").write_text(json.dumps({"aa-1": passes}))
+    files = [str(tmp_path / "narration.json")]
+    listing = Ego4D(videos=str(tmp_path / "v"), manifest=str(tmp_path / "ego4d.json"), annotations=files).listing()
+    parts = [(part.start, part.end, part.text) for part in listing.recordings[0].segments or ()]
+    assert parts == [(1.0, 2.0, "takes"), (2.0, 5.5, "lifts"), (5.5, 13.5, "pours")]
+
+
 def test_egodex_knows_where_its_hands_are(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py", reason="h5py is not installed")
     from dreamdojo.curation.sources.egodex import TrackedHands
@@ -162,6 +181,9 @@ def test_egodex_knows_where_its_hands_are(tmp_path: Path) -> None:
     (one,) = listing.recordings
     assert one.segments and (one.segments[0].text, one.segments[0].end) == ("unfold a towel", 1.0)
     assert [r.name for r in listing.refused] == ["part1/fold_towel/1.mp4"]
+    assert (listing.refused[0].reason, listing.refused[0].kind) == ("no 1.hdf5 beside it", "no poses")
+    (tmp_path / "part1/fold_towel/1.hdf5").write_bytes(b"cut short")
+    listing = EgoDex(folder=str(tmp_path)).listing()
     assert "1.hdf5" in listing.refused[0].reason and str(tmp_path) not in listing.refused[0].reason
     hands = {hand.side: hand for hand in TrackedHands(str(one.hands), (48, 64)).at(0.5)}
     left, top, right, bottom = hands["left"].box
@@ -218,3 +240,23 @@ def test_remote_folders_are_read_through_fsspec(tmp_path: Path) -> None:
     curate("memory://bucket", tmp_path / "d", CurateSettings(**{**vars(settings), "aspect": 4 / 3}))
     assert numbers_in(open_dataset(tmp_path / "d").frames(0, range(10))) == list(range(0, 30, 3))
     memory.rm("/bucket", recursive=True)
+
+
+def test_a_web_server_s_folder_is_read_with_its_subfolders(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    film(tmp_path / "v/P01/a.mp4", 30, 30)
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "v"))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            where = f"http://127.0.0.1:{server.server_address[1]}"
+            listing = Folder(f"{where}/").listing()
+            assert [(one.name, one.video) for one in listing.recordings] == [("P01/a.mp4", f"{where}/P01/a.mp4")]
+            settings = CurateSettings(size=32, codec=FAST, workers=0, skip_unreadable=True, aspect=4 / 3)
+            assert curate(f"{where}/", tmp_path / "d", settings).num_frames == 10
+        finally:
+            server.shutdown()

@@ -1,8 +1,8 @@
 """Ego4D: its manifest (`ego4d.json` or `manifest.csv`), narrations or other annotations, and `VIDEO_UID.mp4` files.
 
 `narration.json` holds moments: `{UID: {"narration_pass_1": {"narrations": [{"timestamp_sec", "narration_text"}]}}}`;
-each narration speaks of the time up to the next, at most `moment` seconds. Files of the other kind hold
-`{"videos": [{"video_uid", "clips" | "annotated_intervals": [...]}]}`, whose parts have a start and an end.
+each narration speaks of the time up to the next, of whichever pass, at most `moment` seconds. Files of the other kind
+hold `{"videos": [{"video_uid", "clips" | "annotated_intervals": [...]}]}`, whose parts have a start and an end.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import math
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,19 +51,23 @@ class Ego4D:
         for path in self.annotations:
             for uid, name, part in _parts(path, self.moment):
                 if part is None:
-                    refused.append(Refused(name=f"{uid}#{name}", reason="annotation: no start before an end"))
+                    words = "annotation: no start before an end"
+                    refused.append(Refused(name=f"{uid}#{name}", reason=words, kind="annotation"))
                 else:
                     segments[uid].append(part)
-        files = videos_by_stem(self.videos)
+        files, closed = videos_by_stem(self.videos)
+        refused += closed
         recordings, known = [], set()
         for entry in _manifest(self.manifest):
             uid = str(entry["video_uid"])
             known.add(uid)
             if uid not in files:
-                refused.append(Refused(name=uid, reason="in the manifest, but there is no video of this uid"))
+                words = "in the manifest, but there is no video of this uid"
+                refused.append(Refused(name=uid, reason=words, kind="no video"))
                 continue
             if self.annotations and uid not in segments:
-                refused.append(Refused(name=uid, reason="no annotation speaks of this video"))
+                words = "no annotation speaks of this video"
+                refused.append(Refused(name=uid, reason=words, kind="not annotated"))
                 continue
             person = entry.get("fb_participant_id")
             source = entry.get("video_source") or ""
@@ -76,7 +81,10 @@ class Ego4D:
                     facts={"corpus": "Ego4D", "video_source": str(source)},
                 )
             )
-        refused += [Refused(name=u, reason="annotated, but not in the manifest") for u in sorted(set(segments) - known)]
+        refused += [
+            Refused(name=uid, reason="annotated, but not in the manifest", kind="no video")
+            for uid in sorted(set(segments) - known)
+        ]
         return Listing(
             recordings=tuple(sorted(recordings, key=lambda recording: recording.name)),
             refused=tuple(refused),
@@ -132,17 +140,19 @@ def _timed(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _narrations(uid: str, passes: dict[str, Any], moment: float) -> Iterator[tuple[str, str, Segment | None]]:
+    said: list[tuple[str, dict[str, Any]]] = []
     for key, content in passes.items():
-        if not key.startswith("narration_pass") or not isinstance(content, dict):
-            continue
-        said = sorted(content.get("narrations", []), key=lambda n: n.get("timestamp_sec") or 0.0)
-        for number, one in enumerate(said):
-            name, start = f"{key}#{number}", _number(one, ("timestamp_sec",))
-            if start is None or start < 0:
-                yield uid, name, None
-                continue
-            later = [t for n in said[number + 1 :] if (t := _number(n, ("timestamp_sec",))) is not None and t > start]
-            end = min(later[0] if later else start + moment, start + moment)
+        if key.startswith("narration_pass") and isinstance(content, dict):
+            own = sorted(content.get("narrations", []), key=lambda n: n.get("timestamp_sec") or 0.0)
+            said += [(f"{key}#{number}", one) for number, one in enumerate(own)]
+    starts = sorted({t for _, one in said if (t := _number(one, ("timestamp_sec",))) is not None})
+    for name, one in said:
+        start = _number(one, ("timestamp_sec",))
+        if start is None or start < 0:
+            yield uid, name, None
+        else:
+            place = bisect_right(starts, start)
+            end = min([start + moment, *starts[place : place + 1]])
             words = str(one.get("narration_text", "")).replace("#C C ", "").replace("#c c ", "").strip()
             yield uid, name, Segment(start=start, end=end, text=words, name=name)
 

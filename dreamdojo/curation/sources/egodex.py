@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dreamdojo.curation.extras import require
+from dreamdojo.curation.find import files_below
 from dreamdojo.curation.hands import Hand
 from dreamdojo.curation.sources.recording import Listing, Recording, Refused, Segment
 from dreamdojo.curation.sources.remote import is_remote, list_files
@@ -43,13 +44,19 @@ class EgoDex:
             raise DataError(f"{self.folder}: EgoDex is read from a local folder; copy these {count} files first.")
         root = Path(self.folder)
         recordings, refused = [], []
-        for video in sorted(root.rglob("*.mp4")):
+        files, closed = files_below(root)
+        refused += [Refused(name=name, reason=words, kind="cannot be read") for name, words in closed]
+        for video in (path for path in files if path.suffix == ".mp4"):
             name = video.relative_to(root).as_posix()
             poses = video.with_suffix(".hdf5")
+            if not poses.is_file():
+                refused.append(Refused(name=name, reason=f"no {poses.name} beside it", kind="no poses"))
+                continue
             try:
                 words, length = _read_words(poses)
             except (OSError, KeyError, ValueError) as error:
-                refused.append(Refused(name=name, reason=f"{poses.name}: {error}".replace(str(poses), poses.name)))
+                why = f"{poses.name}: expected EgoDex's poses, found {error}".replace(str(poses), poses.name)
+                refused.append(Refused(name=name, reason=why, kind="no poses"))
                 continue
             recordings.append(
                 Recording(
@@ -61,9 +68,9 @@ class EgoDex:
                     hands=str(poses),
                 )
             )
-        alone = [path for path in sorted(root.rglob("*.hdf5")) if not path.with_suffix(".mp4").is_file()]
+        alone = [path for path in files if path.suffix == ".hdf5" and not path.with_suffix(".mp4").is_file()]
         refused += [
-            Refused(name=path.relative_to(root).as_posix(), reason="no MP4 of the same name beside it")
+            Refused(name=path.relative_to(root).as_posix(), reason="no MP4 of the same name beside it", kind="no video")
             for path in alone
         ]
         if not recordings and not refused:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamdojo.curation.find import VIDEO_SUFFIXES
+from dreamdojo.curation.find import VIDEO_SUFFIXES, files_below
 from dreamdojo.curation.sources.recording import Listing, Recording, Refused, Segment, in_order
 from dreamdojo.curation.sources.remote import is_remote, list_files, read_text
 from dreamdojo.errors import DataError
@@ -45,15 +45,17 @@ class EpicKitchens:
                 try:
                     segment = _segment(row)
                 except ValueError as error:
-                    refused.append(Refused(name=name, reason=f"annotation: {error}"))
+                    refused.append(Refused(name=name, reason=f"annotation: {error}", kind="annotation"))
                     continue
                 segments[row["video_id"]].append(segment)
                 people[row["video_id"]] = row["participant_id"]
-        files = videos_by_stem(self.videos)
+        files, closed = videos_by_stem(self.videos)
+        refused += closed
         recordings = []
         for video, parts in sorted(segments.items()):
             if video not in files:
-                refused.append(Refused(name=video, reason=f"no video of this id; {len(parts)} narrations name it"))
+                words = f"no video of this id; {len(parts)} narrations name it"
+                refused.append(Refused(name=video, reason=words, kind="no video"))
                 continue
             person = people[video]
             recordings.append(
@@ -72,16 +74,19 @@ class EpicKitchens:
         )
 
 
-def videos_by_stem(folder: str) -> dict[str, str]:
-    """File name without its ending -> path, of all videos below a folder.
+def videos_by_stem(folder: str) -> tuple[dict[str, str], list[Refused]]:
+    """File name without its ending -> path, of all videos below a folder; and the folders that cannot be listed.
 
     Raises:
         DataError: if there are none, or two have one name.
     """
+    closed: list[Refused] = []
     if is_remote(folder):
         paths = list_files(folder)[1]
     else:
-        paths = [str(path) for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+        files, shut = files_below(Path(folder))
+        paths = [str(path) for path in files]
+        closed = [Refused(name=name, reason=words, kind="cannot be read") for name, words in shut]
     videos: dict[str, str] = {}
     for path in paths:
         stem, dot, suffix = path.replace("\\", "/").rsplit("/", 1)[-1].rpartition(".")
@@ -92,7 +97,7 @@ def videos_by_stem(folder: str) -> dict[str, str]:
         videos[stem] = path
     if not videos:
         raise DataError(f"{folder}: expected videos below it, found none. Check the path.")
-    return videos
+    return videos, closed
 
 
 def seconds(text: str) -> float:

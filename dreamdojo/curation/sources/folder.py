@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamdojo.curation.find import VIDEO_SUFFIXES, find_videos
-from dreamdojo.curation.sources.recording import Listing, Recording
+from dreamdojo.curation.sources.recording import Listing, Recording, Refused
 from dreamdojo.curation.sources.remote import is_remote, list_files
 from dreamdojo.errors import DataError
 
@@ -29,6 +29,7 @@ class Folder:
             recordings=tuple(
                 Recording(name=found.names[path], video=str(path), group=found.names[path]) for path in found.paths
             ),
+            refused=tuple(Refused(name=name, reason=words, kind="cannot be read") for name, words in found.closed),
             others=found.others,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from dreamdojo.dataset.episode import MetaValue
 
@@ -49,6 +49,8 @@ class Refused:
     """Of the recording or the annotation."""
     reason: str
     """In words."""
+    kind: Literal["annotation", "not annotated", "no video", "no poses", "cannot be read"]
+    """What it lacks; an annotation is no file, everything else is counted as one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,11 @@ def list_files(where: str) -> tuple[str, list[str]]:
         raise DataError(f"{where}: expected files that can be listed, found {error}. Check the address.") from error
     if not found:
         raise DataError(f"{where}: expected files there, found none. Check the address.")
-    return f"{scheme}://{base.rstrip('/')}", [f"{scheme}://{path}" for path in sorted(map(str, found))]
+
+    def address(path: str) -> str:
+        return path if is_remote(path) else f"{scheme}://{path}"  # HTTP's own paths are addresses already
+
+    return address(base.rstrip("/")), [address(path) for path in sorted(map(str, found))]
 
 
 @contextmanager
@@ -98,7 +102,8 @@ def fingerprint(path: str) -> str:
                 file.seek(max(0, size - _ENDS))
                 digest.update(file.read())
     except OSError as error:
-        raise DataError(f"video {path}: expected a file, found nothing that can be read ({error}).") from error
+        words = error.strerror or type(error).__name__
+        raise DataError(f"video {path}: expected a file, found nothing that can be read ({words}).") from error
     return digest.hexdigest()
 
 

@@ -64,7 +64,7 @@ tbody tr + tr > * { border-top: 1px solid var(--rule); }
 th:first-child { text-align: left; font-weight: 550; width: 30%; white-space: normal; }
 tbody th { position: sticky; left: 0; background: var(--card); }
 tr.quiet > * { color: var(--ink-3); } tr.quiet th { font-weight: 400; }
-td .words { white-space: normal; }
+td .words { display: inline-block; text-align: left; white-space: normal; }
 td .range { display: block; font-size: 12px; color: var(--ink-3); line-height: 1.3; }
 td.is-good .number { color: var(--good); font-weight: 600; } td.is-bad .number { color: var(--bad); font-weight: 600; }
 td svg { display: block; width: 92px; max-width: 100%; height: 12px; margin: 3px 0 0 auto; }
