@@ -1,9 +1,10 @@
 """The data pipeline of one training node, event by event: workers die, storage stalls, episodes are corrupt.
 
 A trainer takes a batch every so often. It needs the segments of its pool decoded (`dataset/stream.py`); workers fetch
-and decode them in order, at most `ahead` before they are needed. A segment whose worker dies is begun again when
-another is in its place; a corrupt one is left out and costs its time for nothing. What comes out is the share of the
-time in which the trainer did not wait.
+and decode them in order, at most `ahead` before they are needed. A segment whose worker dies is begun again by the next
+one that is free; a corrupt one is left out and costs its time for nothing. Storage that does not answer is asked again,
+up to three times, and the first answer counts (`remote.py`). What comes out is the share of the time in which the
+trainer did not wait.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Pipeline:
     """Share of fetches that the storage lets wait."""
     stall_seconds: float = 60.0
     """For so long, on average."""
+    patience: float = 5.0
+    """Without an answer, until it is asked again; infinity waits for the first."""
     hours_to_death: float = 24.0
     """Of a worker, on average."""
     restart_seconds: float = 120.0
@@ -75,27 +78,34 @@ def simulate(pipeline: Pipeline, *, batches: int, seed: int) -> Outcome:
     used_at: list[float] = []  # when the trainer took it
     deaths = stalls = left_out = 0
 
-    def work() -> None:
-        """The next free worker takes the next segment."""
-        nonlocal deaths, stalls, left_out
-        now, worker = heapq.heappop(free)
-        place = len(ready)
-        if place >= pipeline.ahead:  # as far ahead as memory allows
-            now = max(now, used_at[place - pipeline.ahead])
-        while dies[worker] <= now:
-            deaths += 1
-            now = max(now, dies[worker] + pipeline.restart_seconds)
-            dies[worker] = now + float(random.exponential(lifetime))
-        fetch = pipeline.fetch_seconds * float(np.exp(pipeline.fetch_spread * random.normal()))
+    def fetching(attempts: int) -> float:
+        nonlocal stalls
+        seconds = pipeline.fetch_seconds * float(np.exp(pipeline.fetch_spread * random.normal()))
         if random.random() < pipeline.stall_rate:
             stalls += 1
-            fetch += float(random.exponential(pipeline.stall_seconds))
-        done = now + fetch + pipeline.decode_seconds
-        while dies[worker] < done:  # the segment is begun again when the worker is back
+            seconds += float(random.exponential(pipeline.stall_seconds))
+        if seconds > pipeline.patience and attempts > 1:
+            seconds = min(seconds, pipeline.patience + fetching(attempts - 1))
+        return seconds
+
+    def work() -> None:
+        """The next free worker takes the next segment."""
+        nonlocal deaths, left_out
+        place, begun = len(ready), 0.0
+        while True:
+            now, worker = heapq.heappop(free)
+            now = max(now, begun)
+            if place >= pipeline.ahead:  # as far ahead as memory allows
+                now = max(now, used_at[place - pipeline.ahead])
+            done = now + fetching(3) + pipeline.decode_seconds
+            death = dies[worker]
+            if death >= done:
+                break
             deaths += 1
-            now = dies[worker] + pipeline.restart_seconds
-            dies[worker] = now + float(random.exponential(lifetime))
-            done = now + fetch + pipeline.decode_seconds
+            begun = max(now, death)  # by another
+            dies[worker] = max(now, death) + pipeline.restart_seconds
+            heapq.heappush(free, (dies[worker], worker))
+            dies[worker] += float(random.exponential(lifetime))
         if random.random() < pipeline.corrupt:
             left_out += 1
         else:

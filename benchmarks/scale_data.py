@@ -4,6 +4,7 @@ fails now and then.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -62,14 +63,14 @@ def pipeline(results: Mapping[str, Any], quick: bool) -> Measured:
     """The pipeline of a node with failures, at the rate that the part `data` measured; `results` holds its metrics."""
     node = node_pipeline(results["data"]["loader"]["480x640"])
     busy = {
-        f"{workers} cores, {ahead} segments ahead, stalls of {stall:g} s": outcome_of(
-            replace(node, workers=workers, ahead=ahead, stall_seconds=stall), quick
+        f"{workers} cores, {ahead} segments ahead, {words}": outcome_of(
+            replace(node, workers=workers, ahead=ahead, patience=patience), quick
         )
-        for stall in (60.0, 10.0)
+        for words, patience in (("storage is waited for", math.inf), ("asked again after 5 s", 5.0))
         for workers in (16, 32, 64)
-        for ahead in (16, 64, 256, 1024)
+        for ahead in (16, 64, 128, 1024)
     }
-    goals = {"simulated_trainer_busy": goal(busy["32 cores, 256 segments ahead, stalls of 60 s"]["busy"], 0.95)}
+    goals = {"simulated_trainer_busy": goal(busy["32 cores, 128 segments ahead, asked again after 5 s"]["busy"], 0.95)}
     return {"node": asdict(node), "busy": busy}, goals, {"batches": 200 if quick else 20_000, "seed": 0}
 
 

@@ -172,7 +172,7 @@ def measured(scale: Mapping[str, Any]) -> str:
         "",
         f"Simulated node: a batch every {node['batch_seconds']} s takes {node['segments_per_batch']} segments of "
         f"{node['decode_seconds']:.2f} s to decode on a core and {node['fetch_seconds']} s to fetch; one fetch in "
-        f"{1 / node['stall_rate']:,.0f} stalls, a worker dies every "
+        f"{1 / node['stall_rate']:,.0f} stalls for {node['stall_seconds']:.0f} s, a worker dies every "
         f"{node['hours_to_death']:.0f} h and is back after {node['restart_seconds']:.0f} s, one segment in "
         f"{1 / node['corrupt']:,.0f} is corrupt.",
         "",

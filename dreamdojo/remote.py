@@ -15,9 +15,11 @@ import fcntl
 import hashlib
 import os
 import posixpath
+import queue
 import shutil
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,8 @@ from dreamdojo.files import disk_full, partial_path, read_json, write_json
 _LISTING = "listing.json"
 _STATED = ("size", "ETag", "etag", "blob_id", "mtime", "LastModified", "md5Hash", "created")
 _ATTEMPTS = 3
+_PATIENCE = 5.0
+"""Seconds in which nothing of a file comes before it is asked for again, beside the request that waits."""
 _LOCKS = 64
 
 
@@ -192,7 +196,7 @@ class RemoteDataset:
         system, inside = system_of(url)
 
         def read() -> None:
-            system.get_file(inside, str(target))
+            _first_whole(lambda copy: system.get_file(inside, str(copy)), target)
             found = target.stat().st_size
             if found != expected:
                 raise OSError(f"{found} of {expected} bytes")
@@ -222,6 +226,45 @@ def _persistently(url: str, read: Any) -> Any:
                 ) from error
             time.sleep(0.2 * 4**attempt)
     raise AssertionError
+
+
+def _first_whole(fetch: Callable[[Path], None], target: Path) -> None:
+    """Fetch into `target`; while nothing comes, ask up to three times at once, and take what is there first.
+
+    Storage that answers at once but for one request in a thousand would else let every trainer wait for that one.
+    """
+    ended: queue.SimpleQueue[tuple[Path, Exception | None]] = queue.SimpleQueue()
+    copies: list[Path] = []
+    sizes: list[int] = []
+
+    def run(copy: Path) -> None:
+        try:
+            fetch(copy)
+        except Exception as error:  # whoever waits raises it
+            ended.put((copy, error))
+        else:
+            ended.put((copy, None))
+
+    def begin() -> None:
+        copies.append(target.with_name(f"{len(copies) or ''}{target.name}"))  # counted by the cache, as `target` is
+        threading.Thread(target=run, args=(copies[-1],), daemon=True).start()
+
+    begin()
+    try:
+        while True:
+            try:
+                copy, error = ended.get(timeout=_PATIENCE)
+                break
+            except queue.Empty:
+                before, sizes = sizes, [copy.stat().st_size if copy.exists() else 0 for copy in copies]
+                if (sizes == before or not any(sizes)) and len(copies) < _ATTEMPTS:
+                    begin()
+        if error is not None:
+            raise error
+        copy.replace(target)
+    finally:
+        for other in copies[1:]:
+            other.unlink(missing_ok=True)
 
 
 @contextmanager

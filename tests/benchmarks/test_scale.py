@@ -1,6 +1,7 @@
 """The simulated pipeline, and the plan that follows from the figures."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +37,8 @@ def test_without_failures_the_trainer_waits_only_where_there_is_too_little_work_
 def test_failures_cost_time_and_the_same_seed_the_same_time():
     calm = simulate(CALM, batches=2000, seed=1)
     for failing in (
-        replace(CALM, stall_rate=0.01),
-        replace(CALM, hours_to_death=0.1),
+        replace(CALM, stall_rate=0.01, patience=math.inf),
+        replace(CALM, hours_to_death=0.01),
         replace(CALM, workers=1, corrupt=0.2),
     ):
         one = simulate(failing, batches=2000, seed=1)
@@ -46,9 +47,15 @@ def test_failures_cost_time_and_the_same_seed_the_same_time():
 
 
 def test_more_segments_ahead_bridge_longer_stalls():
-    stalling = replace(CALM, workers=8, stall_rate=0.01, stall_seconds=20.0)
+    stalling = replace(CALM, workers=8, stall_rate=0.01, stall_seconds=20.0, patience=math.inf)
     busy = [simulate(replace(stalling, ahead=ahead), batches=3000, seed=0).busy for ahead in (2, 16, 128)]
     assert busy[0] < busy[1] < busy[2] and busy[2] > 0.99
+
+
+def test_asking_again_ends_a_stall():
+    stalling = replace(CALM, workers=8, stall_rate=0.01, stall_seconds=20.0, ahead=16)
+    patient, asking = (simulate(replace(stalling, patience=p), batches=3000, seed=0).busy for p in (math.inf, 1.0))
+    assert asking > 0.99 > 0.95 > patient
 
 
 def test_parts_share_a_file(tmp_path):

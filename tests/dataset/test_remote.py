@@ -5,6 +5,7 @@ import http.server
 import multiprocessing
 import pickle
 import threading
+import time
 from pathlib import Path
 
 import fsspec
@@ -128,6 +129,44 @@ def test_a_storage_that_fails_twice_is_asked_a_third_time_and_leaves_no_half_fil
         dataset.actions(0)
     assert not [path for path in (tmp_path / "cache" / "files").rglob("*") if path.is_file()]
     assert_same(dataset, here)
+
+
+@pytest.mark.parametrize("stalled", [1, 2, 3])
+def test_a_fetch_that_stalls_is_begun_again_beside_and_the_first_whole_one_counts(tmp_path, monkeypatch, stalled):
+    go_on, begun = threading.Event(), []
+
+    def fetch(copy):
+        begun.append(copy)
+        late = len(begun) <= stalled
+        with copy.open("wb", buffering=0) as file:
+            file.write(b"be")
+            if late:
+                go_on.wait(30)
+            file.write(b"late" if late else b"fore")
+
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    release = threading.Timer(1.0, go_on.set)
+    release.start()
+    module._first_whole(fetch, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == (b"belate" if stalled == 3 else b"before")
+    assert len(begun) == min(stalled + 1, 3) and [path.name for path in tmp_path.iterdir()] == ["file"]
+    release.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_fetch_that_is_slow_but_goes_on_is_not_begun_again(tmp_path, monkeypatch):
+    begun = []
+
+    def fetch(copy):
+        begun.append(copy)
+        with copy.open("ab", buffering=0) as file:
+            for _ in range(40):
+                file.write(b"x")
+                time.sleep(0.02)
+
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    module._first_whole(fetch, tmp_path / "file")
+    assert len(begun) == 1 and (tmp_path / "file").stat().st_size == 40
 
 
 def test_the_cache_keeps_to_its_size_by_forgetting_what_was_used_longest_ago(tmp_path, here):
