@@ -174,7 +174,7 @@ def test_two_pages_watch_one_session_and_a_lost_connection_resumes_it(visit):  #
         place, clock = robot.square.position.copy(), float(driver.locator("#clock").inner_text())
         assert place[1] < 0.5
         driver.evaluate("sockets.at(-1).close()")
-        driver.wait_for_function("sockets.length == 2")
+        driver.wait_for_function("() => sockets.length == 2")
         expect(driver.locator("#role")).to_have_text("You drive, 1 watching")
         driver.wait_for_function(
             "(clock) => parseFloat(document.getElementById('clock').textContent) > clock", arg=clock
