@@ -262,9 +262,10 @@ def _first_whole(fetch: Callable[[Path], None], target: Path) -> None:
         if error is not None:
             raise error
         copy.replace(target)
-    finally:
-        for other in copies[1:]:
-            other.unlink(missing_ok=True)
+        copies.remove(target)
+    finally:  # whoever is late writes into files without a name, and into none that is begun after it
+        for late in copies:
+            late.unlink(missing_ok=True)
 
 
 @contextmanager
