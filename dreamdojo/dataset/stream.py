@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from dreamdojo.dataset.memory import Room
 from dreamdojo.dataset.read import Dataset
 from dreamdojo.dataset.resample import choose_frames, kept_frames
 from dreamdojo.errors import ConfigError, DataError
@@ -48,17 +49,6 @@ class Segment(NamedTuple):
     episode: int
     start: int
     stop: int
-
-
-class _Lent:
-    """Memory that goes back to a list when the last array in it is gone: new pages cost as much as the pictures."""
-
-    def __init__(self, memory: np.ndarray, back: list[np.ndarray]) -> None:
-        self.__array_interface__ = memory.__array_interface__
-        self._memory, self._back = memory, back
-
-    def __del__(self) -> None:
-        self._back.append(self._memory)
 
 
 class EpisodeStream:
@@ -122,7 +112,7 @@ class EpisodeStream:
         return {
             key: value
             for key, value in self.__dict__.items()
-            if key not in ("_threads", "_own", "_held", "_lock", "_free")
+            if key not in ("_threads", "_own", "_held", "_lock", "_room")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -134,7 +124,7 @@ class EpisodeStream:
         self._own = threading.local()
         self._held: dict[int, Future[dict[str, np.ndarray]]] = {}
         self._lock = threading.Lock()
-        self._free: list[np.ndarray] = []
+        self._room = Room()
 
     def __len__(self) -> int:
         return len(self.segments)
@@ -200,11 +190,8 @@ class EpisodeStream:
     def _decode(self, part: Segment) -> dict[str, np.ndarray]:
         if not hasattr(self._own, "dataset"):
             self._own.dataset = copy.copy(self.dataset)  # with open files of its own
-        try:
-            memory = self._free.pop()
-        except IndexError:
-            memory = _room(int(self.rows.max()), self.size, self.kind)
-        out = np.asarray(_Lent(memory, self._free))[: part.stop - part.start]
+        shape, dtype = _picture(self.size, self.kind)
+        out = self._room.array((int(self.rows.max()), *shape), dtype)[: part.stop - part.start]
         return {"frames": decode_rows(self._own.dataset, part, self.rate, self.camera, self.size, self.kind, out)}
 
 
@@ -235,7 +222,9 @@ def decode_rows(
             f"its length, found timestamps for {len(kept)}. Correct the column `timestamp`."
         )
     kept = kept[part.start : part.stop]
-    out = _room(len(kept), size, kind) if out is None else out
+    if out is None:
+        shape, dtype = _picture(size, kind)
+        out = np.empty((len(kept), *shape), dtype)
     for start in range(0, len(kept), _CHUNK):
         rows, into = kept[start : start + _CHUNK], out[start : start + _CHUNK]
         if kind == "frames":
@@ -245,8 +234,9 @@ def decode_rows(
     return out
 
 
-def _room(rows: int, size: tuple[int, int], kind: Literal["frames", "depth"]) -> np.ndarray:
-    return np.empty((rows, 3, *size), np.uint8) if kind == "frames" else np.empty((rows, 1, *size), np.float16)
+def _picture(size: tuple[int, int], kind: Literal["frames", "depth"]) -> tuple[tuple[int, ...], type]:
+    """Shape and dtype of a row."""
+    return ((3, *size), np.uint8) if kind == "frames" else ((1, *size), np.float16)
 
 
 class MovingPool:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamdojo.dataset.memory import Room
 from dreamdojo.dataset.stream import EpisodeStream, MovingPool
 from dreamdojo.errors import ConfigError, DataError
 
@@ -73,6 +74,7 @@ class WindowSampler:
             raise ConfigError("expected at least one source with a positive weight, got none")
         self.length, self.batch_size, self.seed, self.strides = length, batch_size, seed, tuple(strides)
         self.reference = reference
+        self._room = Room()
         self._shares = np.array([source.weight for source in self.sources]) / sum(s.weight for s in self.sources)
         span = (length - 1) * max(self.strides) + 1
         self._starts: list[np.ndarray] = []
@@ -128,10 +130,14 @@ class WindowSampler:
                     into[key].append(array)
         return Windows(
             {
-                name: {key: torch.from_numpy(np.stack(parts)) for key, parts in keys.items()}
+                name: {key: torch.from_numpy(self._stacked(parts)) for key, parts in keys.items()}
                 for name, keys in samples.items()
             }
         )
+
+    def _stacked(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        first = parts[0]
+        return np.stack(parts, out=self._room.array((len(parts), *first.shape), first.dtype))
 
     def _at_hand(self, number: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The episodes of a source that a step draws from, and their windows, counted up."""

@@ -16,8 +16,8 @@ from av.video.reformatter import VideoReformatter
 
 from dreamdojo.errors import DataError
 from dreamdojo.video.container import ffmpeg_errors, frame_rate, open_video, shown_frames, unreadable
-from dreamdojo.video.pixels import to_gray12, to_rgb
-from dreamdojo.video.resize import Size, resize
+from dreamdojo.video.pixels import to_gray12, to_planes
+from dreamdojo.video.resize import Size, resize, resize_plane
 
 _INDEXED = frozenset(("mov", "mp4", "matroska", "webm"))
 _DEFAULT_RATE = 30.0
@@ -144,8 +144,7 @@ class VideoReader:
         first = None
         for frame in self._sweep():
             first = _pts(frame) if first is None else first
-            image = np.ascontiguousarray(self._convert(frame))
-            yield TimedFrame((_pts(frame) - first) * float(self._time_base), image)
+            yield TimedFrame((_pts(frame) - first) * float(self._time_base), self._picture(frame))
 
     def sweep(self, indices: Collection[int], *, size: Size | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Decode from the first to the last frame, and yield those of the given numbers, with their numbers.
@@ -157,10 +156,7 @@ class VideoReader:
         """
         for number, frame in enumerate(self._sweep()):
             if number in indices:
-                picture = self._convert(frame)
-                if size is not None:
-                    picture = resize(picture, size, nearest=self._pixels == "gray12")
-                yield number, np.ascontiguousarray(picture)
+                yield number, self._picture(frame, size)
 
     def _sweep(self) -> Iterator[av.VideoFrame]:
         expected, count = self.num_frames or 0, 0
@@ -178,14 +174,13 @@ class VideoReader:
         for place, target in enumerate(targets):
             places.setdefault(target, []).append(place)
         for target in sorted(places):
-            picture = self._convert(self._find(target, tolerance))
-            if size is not None:
-                picture = resize(picture, size, nearest=self._pixels == "gray12")
+            planes = self._planes(self._find(target, tolerance), size)
             if out is None:
-                out = np.empty((len(targets), *picture.shape), dtype=picture.dtype)
-            if picture.shape != out.shape[1:]:
-                raise unreadable(self.path, f"pictures of {out.shape[1:3]} and of {picture.shape[:2]} pixels")
-            out[places[target]] = picture
+                out = self._room(planes, len(targets))
+            if planes[0].shape != out.shape[1:3]:
+                raise unreadable(self.path, f"pictures of {out.shape[1:3]} and of {planes[0].shape} pixels")
+            for place in places[target]:
+                self._fill(out[place], planes)
         if out is None:
             raise DataError(f"video {self.path}: expected at least one frame to read, found an empty list")
         return out
@@ -254,9 +249,34 @@ class VideoReader:
     def _seconds(self, pts: int) -> float:
         return float((pts - self._start) * self._time_base)
 
-    def _convert(self, frame: av.VideoFrame) -> np.ndarray:
+    def _picture(self, frame: av.VideoFrame, size: Size | None = None) -> np.ndarray:
+        """`h w 3` uint8, or `h w` uint16 for gray12, in memory of its own."""
+        planes = self._planes(frame, size)
+        (picture,) = self._room(planes, 1)
+        self._fill(picture, planes)
+        return picture
+
+    def _planes(self, frame: av.VideoFrame, size: Size | None) -> list[np.ndarray]:
+        """The frame's colours one by one, as conversion to RGB leaves them and resizing wants them; or its codes."""
         with ffmpeg_errors(self.path):
-            return to_rgb(frame, self._reformatter) if self._pixels == "rgb" else to_gray12(frame)
+            if self._pixels == "rgb":
+                colours = to_planes(frame, self._reformatter)
+                return colours if size is None else [resize_plane(plane, size) for plane in colours]
+            codes = to_gray12(frame)
+            return [codes if size is None else resize(codes, size, nearest=True)]
+
+    def _room(self, planes: list[np.ndarray], count: int) -> np.ndarray:
+        """Memory for pictures of such planes."""
+        channels = (len(planes),) if self._pixels == "rgb" else ()
+        return np.empty((count, *planes[0].shape, *channels), planes[0].dtype)
+
+    def _fill(self, picture: np.ndarray, planes: list[np.ndarray]) -> None:
+        """Write planes into a picture. No memory is taken on the way: new pages cost as much as the conversion."""
+        if self._pixels == "rgb":
+            for channel, plane in enumerate(planes):
+                picture[..., channel] = plane
+        else:
+            picture[...] = planes[0]
 
     def _all_pts(self) -> np.ndarray:
         if self._pts is None:

@@ -20,21 +20,25 @@ RANGE_MPEG = 1
 """Luma in 16..235."""
 
 
-def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """A decoded frame as it is meant to be seen, rotation applied: `h w 3` uint8, a view of `3 h w`.
+def to_planes(frame: av.VideoFrame, reformatter: VideoReformatter) -> list[np.ndarray]:
+    """The red, green and blue of a decoded frame as it is meant to be seen, rotation applied: three `h w` uint8.
 
-    `reformatter` keeps swscale's tables from one frame of a video to the next. It writes three planes, because its code
-    for those is more than twice as fast as that for interleaved pixels, and gives the same numbers.
+    They are views of the frame's own memory. `reformatter` keeps swscale's tables from one frame of a video to the
+    next. It writes three planes, because its code for those is more than twice as fast as that for interleaved pixels,
+    and gives the same numbers.
     """
     planar = reformatter.reformat(frame, format="gbrp", interpolation=_TO_RGB, threads=1)
-    picture = np.empty((3, planar.height, planar.width), np.uint8)
-    for channel, plane in zip((1, 2, 0), planar.planes, strict=True):
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-        picture[channel] = rows[:, : plane.width]
+    green, blue, red = (
+        np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        for plane in planar.planes
+    )
     turns, rest = divmod(int(frame.rotation), 90)
-    if rest == 0 and turns % 4:
-        picture = np.rot90(picture, turns % 4, axes=(1, 2))
-    return np.moveaxis(picture, 0, -1)
+    return [np.rot90(plane, turns % 4) if rest == 0 else plane for plane in (red, green, blue)]
+
+
+def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+    """A decoded frame as it is meant to be seen: `h w 3` uint8, a view of `3 h w`."""
+    return np.moveaxis(np.stack(to_planes(frame, reformatter)), 0, -1)
 
 
 def from_rgb(picture: np.ndarray, pixel_format: str, reformatter: VideoReformatter) -> av.VideoFrame:

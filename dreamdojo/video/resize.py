@@ -67,6 +67,12 @@ def resize(frames: np.ndarray, size: Size, *, nearest: bool = False) -> np.ndarr
     return out
 
 
+def resize_plane(plane: np.ndarray, size: Size) -> np.ndarray:
+    """One colour of a picture, `h w` uint8, the way `resize` does it with all of them: the same numbers."""
+    target = as_size(size)
+    return plane if plane.shape == target else _resize_one(plane, target)
+
+
 def _resize_one(frame: np.ndarray, target: tuple[int, int]) -> np.ndarray:
     box = center_crop_box(frame.shape[0], frame.shape[1], target)
     shrinks = box[3] - box[1] >= target[0] and box[2] - box[0] >= target[1]
