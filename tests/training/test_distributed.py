@@ -16,19 +16,19 @@ from dreamdojo.training.fit import fit, is_finished
 from dreamdojo.world_model.model import WorldModel
 from tests.tiny import CPU, tiny_world_model
 from tests.training.test_fit import rows_of
-from tests.training.two_processes import FIT, train, train_small_addition, train_student, train_three_steps
+from tests.training.two_processes import FIT, train, train_small_addition, train_student
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Folders that two processes have written: two, parts (stopped and resumed), regrouped (stopped), diverged, ..."""
     folder = tmp_path_factory.mktemp("runs")
-    train_three_steps(folder / "spread")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     torchrun += ["--max-restarts", "1", "--monitor-interval", "0.1"]
-    command = [*torchrun, "-m", "tests.training.two_processes", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert result.returncode == 0, result.stderr[-4000:]
+    for launcher, how in (([], "alone"), (torchrun, "together")):
+        command = [sys.executable, *launcher, "-m", "tests.training.two_processes", how, str(folder)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        assert result.returncode == 0, result.stderr[-4000:]
     return folder
 
 
