@@ -54,6 +54,7 @@ class VideoReader:
     def _open(self) -> None:
         self._container, self._stream, self._time_base = open_video(self.path)
         self._stream.codec_context.thread_count = 1
+        self._soon = 2 / (float(frame_rate(self._stream) or _DEFAULT_RATE) * float(self._time_base))
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._last: av.VideoFrame | None = None
 
@@ -207,7 +208,8 @@ class VideoReader:
         place = index.search_timestamp(target) if len(index) else -1
         if place < 0:
             return (target - _pts(self._last)) * self._time_base < 2
-        return index[place].timestamp <= _pts(self._last)
+        # A jump costs the decoding of a frame or two: too much for a keyframe that comes soon anyway.
+        return index[place].timestamp <= _pts(self._last) + self._soon
 
     def _seek(self, target: int) -> None:
         """Stand before a frame from which `target` decodes: the keyframe before it, or the beginning."""

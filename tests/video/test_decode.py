@@ -45,6 +45,15 @@ def test_reading_onwards_goes_on_decoding_and_far_jumps_skip(video: Path) -> Non
         assert reader.num_decoded == 5, "frame 56 is a keyframe"
 
 
+def test_all_frames_in_portions_are_decoded_once_and_without_jumps(video: Path, monkeypatch) -> None:
+    jumps, seek = [], VideoReader._seek
+    monkeypatch.setattr(VideoReader, "_seek", lambda self, target: (jumps.append(target), seek(self, target)))
+    with VideoReader(video) as reader:
+        for first in range(0, 60, 20):
+            reader.read_at(np.arange(first, first + 20) / 10)
+        assert reader.num_decoded == 60 and len(jumps) == 1, "every eighth frame is a keyframe"
+
+
 def test_iterating_gives_every_frame_with_its_time(video: Path) -> None:
     frames = list(iter_frames(video))
     assert numbers_in(np.stack([frame.image for frame in frames])) == list(range(60))
