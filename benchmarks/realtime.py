@@ -95,6 +95,8 @@ class Arm:
     """Stage -> share of the budget in seconds."""
     warm_up: str = "consistency"
     commit: str = "extra_pass"
+    steps: int = max(STUDENT_STEPS)
+    """That it is distilled for."""
     temporal_weight: float = 0.0
     given: str = "truth"
 
@@ -108,14 +110,15 @@ ARMS = {
     "+ temporal loss": Arm({"warm_up": 0.5, "self_forcing": 0.5}, temporal_weight=1.0),
     "judged from its own frame": Arm({"warm_up": 0.5, "self_forcing": 0.5}, given="own"),
     "last step writes the cache": Arm({"warm_up": 0.5, "self_forcing": 0.5}, commit="last_step"),
+    "distilled for one step, which writes it": Arm({"warm_up": 0.5, "self_forcing": 0.5}, commit="last_step", steps=1),
 }
-"""One thing at a time from `consistency + self-forcing` on."""
+"""One thing at a time from `consistency + self-forcing` on, and the last one from the one before."""
 DEFAULT = "consistency + self-forcing"
 """As the preset does it."""
 WARM_UP = "consistency"
 
 
-LASTING = ((DEFAULT, 2), (DEFAULT, 1), ("last step writes the cache", 1))
+LASTING = ((DEFAULT, 2), (DEFAULT, 1), ("distilled for one step, which writes it", 1))
 """Students whose minutes are looked at, with their steps; the goals are about the first."""
 
 
@@ -135,7 +138,7 @@ def settings_of(arm: Arm, seconds: float, cost: Mapping[str, float], seed: int) 
     return replace(
         student,
         fit=replace(student.fit, steps=steps("warm_up"), seed=seed),
-        sampler=replace(student.sampler, steps=max(STUDENT_STEPS), commit=arm.commit),  # pyright: ignore[reportArgumentType]
+        sampler=replace(student.sampler, steps=arm.steps, commit=arm.commit),  # pyright: ignore[reportArgumentType]
         stages=tuple(arm.shares),  # pyright: ignore[reportArgumentType]
         warm_up=arm.warm_up,  # pyright: ignore[reportArgumentType]
         self_forcing=own(student.self_forcing, "self_forcing"),
@@ -152,7 +155,8 @@ def kind_of(arm: Arm, stage: str) -> str:
     """Stages whose steps cost the same."""
     if stage == "warm_up":
         return f"warm_up, {arm.warm_up}"
-    return f"{stage}, {arm.commit}{', temporal' if arm.temporal_weight else ''}"
+    rollouts = ", one step" if arm.steps == 1 else ""
+    return f"{stage}, {arm.commit}{rollouts}{', temporal' if arm.temporal_weight else ''}"
 
 
 class Bench:
