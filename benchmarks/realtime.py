@@ -7,7 +7,7 @@ episodes that nothing was tuned on. Parts, each a queue whose cells are written 
     arms         what each way makes of the same budget, at 1, 2 and 4 steps
     budgets      the default way with a quarter and a half of the budget: quality per training minute
     seeds        the default way and its warm-up, seed by seed
-    consistency  one-minute rollouts of the teacher and the default student
+    consistency  one-minute rollouts of the teacher and of students, the default one first
     speed        frames per second, end to end with decoding, on this machine's threads, with either backend
     backends     the default student's quality with either backend
     nano128      the same at 128 pixels, its quality beside it; `--nano128 RUN` names a finished demo of that preset
@@ -30,6 +30,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,7 +47,7 @@ from dreamdojo.evaluation.predict import ClipPlan, frames_per_second, plan_clips
 from dreamdojo.evaluation.report import write_report
 from dreamdojo.evaluation.rollouts import Clips, RolloutScores, score_rollouts
 from dreamdojo.evaluation.stored_probes import FILE, load_probes, save_probes
-from dreamdojo.files import read_json, write_json
+from dreamdojo.files import read_json, write_json, written_whole
 from dreamdojo.judge import CONTEXT, scene_truth, train_probes
 from dreamdojo.metrics import mean_interval, paired_interval
 from dreamdojo.presets import NANO, NANO128
@@ -94,6 +95,8 @@ class Arm:
     """Stage -> share of the budget in seconds."""
     warm_up: str = "consistency"
     commit: str = "extra_pass"
+    steps: int = max(STUDENT_STEPS)
+    """That it is distilled for."""
     temporal_weight: float = 0.0
     given: str = "truth"
 
@@ -107,11 +110,16 @@ ARMS = {
     "+ temporal loss": Arm({"warm_up": 0.5, "self_forcing": 0.5}, temporal_weight=1.0),
     "judged from its own frame": Arm({"warm_up": 0.5, "self_forcing": 0.5}, given="own"),
     "last step writes the cache": Arm({"warm_up": 0.5, "self_forcing": 0.5}, commit="last_step"),
+    "distilled for one step, which writes it": Arm({"warm_up": 0.5, "self_forcing": 0.5}, commit="last_step", steps=1),
 }
-"""One thing at a time from `consistency + self-forcing` on."""
+"""One thing at a time from `consistency + self-forcing` on, and the last one from the one before."""
 DEFAULT = "consistency + self-forcing"
 """As the preset does it."""
 WARM_UP = "consistency"
+
+
+LASTING = ((DEFAULT, 2), (DEFAULT, 1), ("distilled for one step, which writes it", 1))
+"""Students whose minutes are looked at, with their steps; the goals are about the first."""
 
 
 def settings_of(arm: Arm, seconds: float, cost: Mapping[str, float], seed: int) -> StudentTraining:
@@ -130,7 +138,7 @@ def settings_of(arm: Arm, seconds: float, cost: Mapping[str, float], seed: int) 
     return replace(
         student,
         fit=replace(student.fit, steps=steps("warm_up"), seed=seed),
-        sampler=replace(student.sampler, steps=max(STUDENT_STEPS), commit=arm.commit),  # pyright: ignore[reportArgumentType]
+        sampler=replace(student.sampler, steps=arm.steps, commit=arm.commit),  # pyright: ignore[reportArgumentType]
         stages=tuple(arm.shares),  # pyright: ignore[reportArgumentType]
         warm_up=arm.warm_up,  # pyright: ignore[reportArgumentType]
         self_forcing=own(student.self_forcing, "self_forcing"),
@@ -147,7 +155,8 @@ def kind_of(arm: Arm, stage: str) -> str:
     """Stages whose steps cost the same."""
     if stage == "warm_up":
         return f"warm_up, {arm.warm_up}"
-    return f"{stage}, {arm.commit}{', temporal' if arm.temporal_weight else ''}"
+    rollouts = ", one step" if arm.steps == 1 else ""
+    return f"{stage}, {arm.commit}{rollouts}{', temporal' if arm.temporal_weight else ''}"
 
 
 class Bench:
@@ -313,17 +322,24 @@ def last_row(folder: Path) -> dict[str, float]:
     return json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
 
 
-def endurance(bench: Bench, models: Mapping[str, Session]) -> dict[str, Any]:
+def teachers_minutes(bench: Bench) -> Tensor:
+    """The teacher's one-minute rollouts, kept in the run folder."""
+    path = bench.folder / "teacher-minutes.npy"
+    if not path.exists():
+        frames = predict(bench.teacher_session(AS_USED), bench.long_plan).numpy()
+        with written_whole(path) as partial, partial.open("wb") as file:
+            np.save(file, frames)
+    return torch.from_numpy(np.load(path))
+
+
+def endurance(bench: Bench, student: Session) -> dict[str, Any]:
     """One-minute rollouts: late against early error, drift, objects that left and came back, and stillness."""
     plan, span = bench.long_plan, min(30, bench.long_plan.horizon // 3)
     horizons = tuple(h for h in LONG_HORIZONS if h <= plan.horizon)
     scene = scene_truth(plan, bench.data["long"], size=NANO.size)
     clips = Clips(last_context=plan.given[:, -1], truth=plan.truth, scene=scene)
-    predictions = {}
-    with progress_line("long rollouts") as report:
-        for number, (name, session) in enumerate(models.items()):
-            predictions[name] = predict(session, plan)
-            report(number + 1, len(models), name)
+    models = {"teacher": bench.teacher_session(AS_USED), "student": student}
+    predictions = {"teacher": teachers_minutes(bench), "student": predict(student, plan)}
     effector, objects = bench.probes
     scores = score_rollouts(
         clips, predictions, other_actions={}, horizons=horizons, effector_probe=effector, object_probe=objects
@@ -429,7 +445,8 @@ def goals(cells: Mapping[str, Any]) -> dict[str, Any]:
         goal(f"2B 480x640 4 steps on one H200, {name}, fps", None, bound, ">=", "needs a GPU: benchmarks/gpu.py")
     goal("2B 480x640 on one H200, GiB", None, 16, "<=", "needs a GPU: benchmarks/gpu.py")
 
-    paired = cells.get("consistency", {}).get("paired", {})
+    name, steps = LASTING[0]
+    paired = cells.get("consistency", {}).get(f"{name}, {steps} steps", {}).get("paired", {})
 
     def gap(metric: str, horizon: int) -> float | None:
         return paired.get(metric, {}).get(str(horizon), {}).get("mean")
@@ -490,10 +507,11 @@ def run_part(
         for seed in seeds:
             if (key := f"seeds, {seed}") not in cells:
                 yield key, {name: student(name, seed) for name in (WARM_UP, DEFAULT)}
-    if part == "consistency" and part not in cells:
-        folder, _ = bench.train(DEFAULT, seeds[0])
-        models = {"teacher": bench.teacher_session(AS_USED), "student": bench.session(folder, 2)}
-        yield part, endurance(bench, models)
+    if part == "consistency":
+        for name, steps in LASTING:
+            if (label := f"{name}, {steps} steps") not in cells.get(part, {}):
+                folder, _ = bench.train(name, seeds[0])
+                yield part, {**cells.get(part, {}), label: endurance(bench, bench.session(folder, steps))}
     if part == "speed" and part not in cells:
         folder, _ = bench.train(DEFAULT, seeds[0])
         yield part, speed(bench, folder, frames=3 if bench.quick else 60)

@@ -206,32 +206,38 @@ def seeds_section(cells: Measured) -> Section:
 
 def endurance_section(cells: Measured) -> Section:
     """A minute of frames, each predicted from the predictions before it."""
-    found = cells.get("consistency")
-    if found is None:
+    minutes: Measured = cells.get("consistency", {})
+    if not minutes:
         return Section(title="A minute", lead="", blocks=())
+    first = next(iter(minutes.values()))
+    worlds = {"teacher": first["teacher"], **{name: found["student"] for name, found in minutes.items()}}
+
+    def lines(metric: str) -> dict[str, Measured]:
+        others = {name: rows for name, rows in first["scores"][metric].items() if name != "student"}
+        return others | {name: found["scores"][metric]["student"] for name, found in minutes.items()}
+
     figures = [
         Curves(
-            x=tuple(float(h) for h in next(iter(methods.values()))),
-            lines={name: tuple(interval(one) for one in rows.values()) for name, rows in methods.items()},
-            quiet=tuple(name for name in methods if name in QUIET),
+            x=tuple(float(h) for h in first["scores"][metric]["teacher"]),
+            lines={name: tuple(interval(one) for one in rows.values()) for name, rows in lines(metric).items()},
+            quiet=tuple(name for name in lines(metric) if name in QUIET),
             x_label="frames after the last given one",
             y_label=LABELS[metric],
         )
-        for metric, methods in found["scores"].items()
+        for metric in first["scores"]
         if metric in LABELS
     ]
-    worlds = [name for name in ("teacher", "student") if name in found]
     rows = [
-        Row(label=f"{kind}, {when}", cells=tuple(interval(found[world][kind][when]) for world in worlds))
+        Row(label=f"{kind}, {when}", cells=tuple(interval(own[kind][when]) for own in worlds.values()))
         for kind in ("colour", "energy")
         for when in ("early", "late")
     ]
     rows += [
         Row(
             label=f"at rest: {name}",
-            cells=tuple(interval(found[world]["stillness"][name]) for world in worlds),
+            cells=tuple(interval(own["stillness"][name]) for own in worlds.values()),
         )
-        for name in found[worlds[0]]["stillness"]
+        for name in first["teacher"]["stillness"]
     ]
     blocks = (CurveGrid(figures=tuple(figures)), Table(columns=("Drift", *worlds), rows=tuple(rows), decimals=3))
     return Section(title="A minute", lead="Every frame is predicted from the predictions before it.", blocks=blocks)

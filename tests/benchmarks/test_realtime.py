@@ -20,7 +20,7 @@ def test_every_arm_spends_the_same_seconds(name):
     settings = settings_of(ARMS[name], 300.0, COST, seed=3)
     assert sum(settings.fit_of(stage).steps for stage in settings.stages) == 600
     assert {settings.fit_of(stage).seed for stage in settings.stages} == {3}
-    assert sum(ARMS[name].shares.values()) == 1.0 and settings.sampler.steps == 4
+    assert sum(ARMS[name].shares.values()) == 1.0 and settings.sampler.steps == ARMS[name].steps
 
 
 def teacher(psnr, error):
@@ -51,7 +51,7 @@ def test_goals_are_all_there_with_a_reason_until_they_are_measured():
         "teacher": teacher((20.0,) * 4, (9.0, 5.0, 5.0, 5.0)),
         "speed": {"openvino": {"teacher, 2 steps": 4.0, "student, 1 steps": 50.0}},
         "nano128": {"fps": {"torch": 20.0, "openvino": 35.0}},
-        "consistency": {"paired": {"psnr": {"30": {"mean": -0.5}, "100": {"mean": 0.1}}}},
+        "consistency": {f"{DEFAULT}, 2 steps": {"paired": {"psnr": {"30": {"mean": -0.5}, "100": {"mean": 0.1}}}}},
         **{f"seeds, {i}": seed_cell(e, 6.0) for i, e in enumerate((5.0, 5.1, 4.9, 5.4, 7.0))},
     }
     found = goals(cells)
@@ -86,22 +86,23 @@ def test_the_page_shows_every_part_that_has_run():
         "speed": {"torch": {"teacher, 8 steps": 5.0, "student, 1 steps": 30.0}},
         "backends": scores(("torch", "openvino")),
         "nano128": {"fps": {"torch": 20.0}, "steps": 2, "at 8 frames": {"psnr": {"student": interval(20.0)}}},
-        "consistency": {
-            "scores": {"psnr": {name: {"1": interval(20.0), "600": interval(9.0)} for name in ("teacher", "student")}},
-            **{
-                name: {
-                    **{kind: {"early": interval(0.1), "late": interval(0.2)} for kind in ("colour", "energy")},
-                    "stillness": {"change": interval(0.3)},
-                }
-                for name in ("teacher", "student")
-            },
-        },
+        "consistency": {"a student, 2 steps": minute(), "another, 1 steps": minute()},
     }
     titles = [section.title for section in page(cells).sections]
     assert titles[1:-1] == ["Steps", "Ways to a student", "When to stop", "Seed by seed", "A minute"]
     budget = next(section for section in page(cells).sections if section.title == "When to stop")
     assert budget.blocks[0].figures[0].x == (1.25, 2.5, 5.0)  # pyright: ignore
+    (minutes,) = (section for section in page(cells).sections if section.title == "A minute")
+    worlds = ["teacher", "a student, 2 steps", "another, 1 steps"]
+    assert list(minutes.blocks[0].figures[0].lines) == worlds and list(minutes.blocks[1].columns[1:]) == worlds  # pyright: ignore
     assert "nano128: frames per second" in render(page(cells))
+
+
+def minute():
+    drifts = {kind: {"early": interval(0.1), "late": interval(0.2)} for kind in ("colour", "energy")}
+    own = {**drifts, "stillness": {"change": interval(0.3)}}
+    lines = {name: {"1": interval(20.0), "600": interval(9.0)} for name in ("teacher", "student")}
+    return {"scores": {"psnr": lines}, "teacher": own, "student": own}
 
 
 def page(cells):
@@ -117,6 +118,7 @@ def test_parts_are_a_queue_and_a_quick_run_writes_no_result(tmp_path, monkeypatc
     run.mkdir()
     (run / "steps.json").write_text(json.dumps(COST))
     monkeypatch.setattr(realtime, "DEFAULT", WARM_UP)
+    monkeypatch.setattr(realtime, "LASTING", ((WARM_UP, 1),))
     monkeypatch.setattr(realtime, "TEACHER_STEPS", (1, 2))
     monkeypatch.setattr(realtime, "STUDENT_STEPS", (1,))
     monkeypatch.setattr(realtime, "BACKENDS", ("torch",))
@@ -125,7 +127,7 @@ def test_parts_are_a_queue_and_a_quick_run_writes_no_result(tmp_path, monkeypatc
     realtime.main()
     cells = json.loads((run / "cells.json").read_text())
     assert set(cells["speed"]["torch"]) == {"teacher, 1 steps", "teacher, 2 steps", "student, 1 steps"}
-    long = cells["consistency"]
+    (long,) = cells["consistency"].values()
     assert {"scores", "paired", "clips", "teacher", "student"} == long.keys()
     assert {"colour", "energy", "stillness"} == long["student"].keys()
     assert not (tmp_path / "result.json").exists()
