@@ -6,7 +6,7 @@ episodes that nothing was tuned on. Parts, each a queue whose cells are written 
     teacher      the teacher at 1, 2, 4 and 8 steps
     arms         what each way makes of the same budget, at 1, 2 and 4 steps
     budgets      the default way with a quarter and a half of the budget: quality per training minute
-    seeds        the default way and its warm-up, seed by seed
+    seeds        the default way and the warm-up alone, seed by seed
     consistency  one-minute rollouts of the teacher and of students, the default one first
     speed        frames per second, end to end with decoding, on this machine's threads, with either backend
     backends     the default student's quality with either backend
@@ -113,12 +113,13 @@ ARMS = {
     "distilled for one step, which writes it": Arm({"warm_up": 0.5, "self_forcing": 0.5}, commit="last_step", steps=1),
 }
 """One thing at a time from `consistency + self-forcing` on, and the last one from the one before."""
-DEFAULT = "consistency + self-forcing"
+DEFAULT = "distilled for one step, which writes it"
 """As the preset does it."""
 WARM_UP = "consistency"
-
-
-LASTING = ((DEFAULT, 2), (DEFAULT, 1), ("distilled for one step, which writes it", 1))
+"""The warm-up alone; it is for any number of steps."""
+AS_DISTILLED = NANO.student.sampler.steps
+"""Steps of the student that arms are compared at."""
+LASTING = ((DEFAULT, AS_DISTILLED), ("consistency + self-forcing", 2), ("consistency + self-forcing", 1))
 """Students whose minutes are looked at, with their steps; the goals are about the first."""
 
 
@@ -471,9 +472,9 @@ def goals(cells: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def gripper(cell: Mapping[str, Any], arm: str) -> float | None:
-    """The gripper's error at 8 frames of an arm at 2 steps."""
+    """The gripper's error at 8 frames of an arm."""
     rows = cell.get(arm, {}).get("scores", {}).get("effector_error")
-    return None if rows is None else rows["2 steps"]["8"]["mean"]["mean"]
+    return None if rows is None else rows[f"{AS_DISTILLED} steps"]["8"]["mean"]["mean"]
 
 
 def run_part(
@@ -505,8 +506,9 @@ def run_part(
                     yield key, student(name, seeds[0], share)
     if part == "seeds":
         for seed in seeds:
-            if (key := f"seeds, {seed}") not in cells:
-                yield key, {name: student(name, seed) for name in (WARM_UP, DEFAULT)}
+            for name in (WARM_UP, DEFAULT):
+                if name not in cells.get(key := f"seeds, {seed}", {}):
+                    yield key, {**cells.get(key, {}), name: student(name, seed)}
     if part == "consistency":
         for name, steps in LASTING:
             if (label := f"{name}, {steps} steps") not in cells.get(part, {}):
@@ -517,7 +519,8 @@ def run_part(
         yield part, speed(bench, folder, frames=3 if bench.quick else 60)
     if part == "backends" and part not in cells:
         folder, _ = bench.train(DEFAULT, seeds[0])
-        yield part, summary(bench.score({each: bench.both(bench.session(folder, 2, each)) for each in BACKENDS}))
+        made = {each: bench.both(bench.session(folder, AS_DISTILLED, each)) for each in BACKENDS}
+        yield part, summary(bench.score(made))
     if part == "nano128" and part not in cells and nano128 is not None:
         yield part, at_128(nano128, frames=60)
 
@@ -565,6 +568,7 @@ def write(cells: dict[str, Any], arguments: argparse.Namespace, bench: Bench) ->
         "machine": f"{platform.machine()}, {arguments.threads} threads, {bench.compute.reason}",
         "preset": "nano",
         "seconds of training": arguments.seconds,
+        "steps of students where none are named": AS_DISTILLED,
         "seconds of a step": bench.cost,
         "seeds": arguments.seeds,
         "clips": len(bench.plan.truth),
@@ -573,7 +577,7 @@ def write(cells: dict[str, Any], arguments: argparse.Namespace, bench: Bench) ->
     stored = {"name": "realtime", **today()}
     write_json(RESULTS, {**stored, "conditions": conditions, "metrics": cells, "goals": goals(cells)})
     facts = (stored["date"], f"commit {stored['commit']}", conditions["machine"])
-    page = realtime_report(cells, goals(cells), conditions=conditions, facts=facts)
+    page = realtime_report(cells, goals(cells), steps=AS_DISTILLED, conditions=conditions, facts=facts)
     write_report(arguments.run / "report.html", page)
 
 

@@ -38,15 +38,21 @@ Measured = Mapping[str, Any]
 
 
 def realtime_report(
-    cells: Measured, goals: Mapping[str, Mapping[str, Any]], *, conditions: Mapping[str, Any], facts: tuple[str, ...]
+    cells: Measured,
+    goals: Mapping[str, Mapping[str, Any]],
+    *,
+    steps: int,
+    conditions: Mapping[str, Any],
+    facts: tuple[str, ...],
 ) -> Report:
-    """Every part that has run so far."""
+    """Every part that has run so far; students are compared at `steps`."""
+    taken = f"{steps} steps"
     sections = (
         Section(title="In short", lead="What was aimed at, and what was measured.", blocks=(goal_cards(goals),)),
         steps_section(cells),
-        arms_section(cells),
-        budget_section(cells, float(conditions["seconds of training"])),
-        seeds_section(cells),
+        arms_section(cells, taken),
+        budget_section(cells, taken, float(conditions["seconds of training"])),
+        seeds_section(cells, taken),
         endurance_section(cells),
         Section(
             title="What it is made from",
@@ -134,20 +140,20 @@ def steps_section(cells: Measured) -> Section:
     return Section(title="Steps", lead="What a step costs and what it is worth.", blocks=tuple(blocks))
 
 
-def arms_section(cells: Measured) -> Section:
+def arms_section(cells: Measured, taken: str) -> Section:
     """The ways to a student, against the teacher, paired by clip."""
     arms = {key.removeprefix("arm, "): cell for key, cell in cells.items() if key.startswith("arm, ")}
     blocks = []
     for metric, label in LABELS.items():
         rows = []
         for name, cell in arms.items():
-            found = cell["scores"].get(metric, {}).get("2 steps")
+            found = cell["scores"].get(metric, {}).get(taken)
             if found is not None:
                 rows.append(Row(label=name, cells=tuple(interval(found[h]["minus teacher"]) for h in ("1", "8", "16"))))
         if rows:
             blocks.append(
                 Table(
-                    columns=(f"{label}: two steps minus the teacher", "1 frame", "8 frames", "16 frames"),
+                    columns=(f"{label}: {taken}, minus the teacher", "1 frame", "8 frames", "16 frames"),
                     rows=tuple(rows),
                     differences=True,
                     better="lower" if "error" in metric else "higher",
@@ -160,7 +166,7 @@ def arms_section(cells: Measured) -> Section:
     )
 
 
-def budget_section(cells: Measured, seconds: float) -> Section:
+def budget_section(cells: Measured, taken: str, seconds: float) -> Section:
     """Quality against training time."""
     names = list(dict.fromkeys(key.split(", ")[1] for key in cells if key.startswith("budget, ")))
     shares = sorted({float(key.rsplit(", ", 1)[1]) for key in cells if key.startswith("budget, ")})
@@ -169,7 +175,7 @@ def budget_section(cells: Measured, seconds: float) -> Section:
         lines = {}
         for name in names:
             keys = [*(f"budget, {name}, {share:g}" for share in shares), f"arm, {name}"]
-            found = [cells[key]["scores"].get(metric, {}).get("2 steps") for key in keys if key in cells]
+            found = [cells[key]["scores"].get(metric, {}).get(taken) for key in keys if key in cells]
             if len(found) == len(shares) + 1 and all(row is not None for row in found):
                 lines[name] = tuple(interval(row[AHEAD]["mean"]) for row in found)
         if lines:
@@ -183,20 +189,20 @@ def budget_section(cells: Measured, seconds: float) -> Section:
             )
     return Section(
         title="When to stop",
-        lead="Two steps, first seed: where a line is flat, more minutes buy nothing.",
+        lead=f"{taken}, first seed: where a line is flat, more minutes buy nothing.",
         blocks=(CurveGrid(figures=tuple(figures)),) if figures else (),
     )
 
 
-def seeds_section(cells: Measured) -> Section:
+def seeds_section(cells: Measured, taken: str) -> Section:
     """Each seed of the default way, and its warm-up."""
     runs = {key.removeprefix("seeds, "): cell for key, cell in cells.items() if key.startswith("seeds, ")}
     blocks = []
     for metric in ("effector_error", "sharpness"):
-        ways = next(iter(runs.values()), {})
+        ways = [way for way in next(iter(runs.values()), {}) if all(way in cell for cell in runs.values())]
         rows = []
         for seed, cell in runs.items():
-            found = [cell[way]["scores"].get(metric, {}).get("2 steps") for way in ways]
+            found = [cell[way]["scores"].get(metric, {}).get(taken) for way in ways]
             if all(row is not None for row in found):
                 rows.append(Row(label=f"seed {seed}", cells=tuple(interval(row[AHEAD]["mean"]) for row in found)))
         if rows:

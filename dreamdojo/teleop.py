@@ -23,6 +23,7 @@ from dreamdojo.apps.teleop.hazards import Lookout
 from dreamdojo.apps.teleop.lerobot_arm import LeaderSource, LeRobotArm, open_follower, open_leader
 from dreamdojo.apps.teleop.link import LinkSettings
 from dreamdojo.apps.teleop.onboard import Safeguards
+from dreamdojo.apps.teleop.pace import levels_for
 from dreamdojo.apps.teleop.predict import Ghost, Imagined, Oracle, Predictor
 from dreamdojo.apps.teleop.record import Recorder, about, replay
 from dreamdojo.apps.teleop.robot import DojoRobot, GymRobot, Robot, require_lerobot
@@ -187,6 +188,7 @@ class Teleop(PresetCommand):
                 shown=shown,
                 instruments=self._instruments(robot, session, stack),
                 recorder=recorder,
+                levels=levels_for(session.sampler.steps if session else 1),
             )
             stack.enter_context(contextlib.closing(cockpit))
             app = create_cockpit(cockpit, dreams, starts, settings)

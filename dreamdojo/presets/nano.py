@@ -95,7 +95,7 @@ NANO = Preset(
     human_share=0.25,
     student=StudentTraining(
         fit=FitConfig(steps=200, batch_size=8, learning_rate=2e-4),
-        sampler=SamplerConfig(steps=2, shift=3.0, still=0.2),
+        sampler=SamplerConfig(steps=1, shift=3.0, commit="last_step", still=0.2),
         teacher=SamplerConfig(steps=4, shift=3.0, still=0.2),
         stages=("warm_up", "self_forcing"),
         self_forcing=_SELF_FORCING,

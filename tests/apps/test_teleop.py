@@ -18,7 +18,7 @@ from dreamdojo.apps.teleop.lerobot_arm import LeaderSource, LeRobotArm, open_fol
 from dreamdojo.apps.teleop.link import Link, LinkSettings
 from dreamdojo.apps.teleop.messages import Release, Stop
 from dreamdojo.apps.teleop.onboard import Order, Safeguards, limited
-from dreamdojo.apps.teleop.pace import LEVELS, Pace
+from dreamdojo.apps.teleop.pace import LEVELS, Pace, levels_for
 from dreamdojo.apps.teleop.predict import Imagined
 from dreamdojo.apps.teleop.record import Recorder, replay
 from dreamdojo.apps.teleop.robot import GymRobot, Robot
@@ -404,6 +404,13 @@ def test_too_slow_gives_up_one_thing_after_the_other_and_comes_back():
     for _ in range(4000):
         pace.took(0.01)
     assert pace.index == 0
+
+
+def test_a_model_of_one_step_has_no_level_of_fewer():
+    assert levels_for(2) == LEVELS
+    ones = levels_for(1)
+    assert len(ones) == len(LEVELS) - 1 and {level.steps for level in ones} == {None}
+    assert ones[0].members > 1 and ones[-1].every == 0
 
 
 # other robots

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,13 @@ LEVELS = (
     Level(members=1, steps=1, every=0, scale=0.5),
 )
 """From what is wanted to what always works."""
+
+
+def levels_for(steps: int) -> tuple[Level, ...]:
+    """The levels that differ for a model of so many steps a frame: one of a single step has no fewer to take."""
+    own = (replace(level, steps=None if (level.steps or steps) >= steps else level.steps) for level in LEVELS)
+    return tuple(dict.fromkeys(own))
+
 
 _MEMORY = 0.8  # of the mean load, from period to period
 _TOO_MUCH, _LITTLE = 0.9, 0.35  # share of the period
