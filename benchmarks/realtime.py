@@ -120,7 +120,9 @@ WARM_UP = "consistency"
 AS_DISTILLED = NANO.student.sampler.steps
 """Steps of the student that arms are compared at."""
 LASTING = ((DEFAULT, AS_DISTILLED), ("consistency + self-forcing", 2), ("consistency + self-forcing", 1))
-"""Students whose minutes are looked at, with their steps; the goals are about the first."""
+"""Students whose minutes are looked at beside the one that ships, with their steps."""
+SHIPPED = "the student that ships"
+"""It had the whole of the preset's steps; the goals of a minute are about it."""
 
 
 def settings_of(arm: Arm, seconds: float, cost: Mapping[str, float], seed: int) -> StudentTraining:
@@ -264,6 +266,12 @@ class Bench:
     def teacher_session(self, steps: int, backend: Backend = "torch") -> Session:
         """The teacher."""
         return self._open(self.folder / "teacher", steps, backend)
+
+    def shipped_session(self) -> Session:
+        """The student that ships, as it is used."""
+        shipped = foundation("nano")
+        assert shipped is not None
+        return self._open(shipped / "student", AS_DISTILLED, "torch")
 
     def _open(self, model: Path, steps: int, backend: Backend) -> Session:
         device = self.compute.device.type
@@ -446,8 +454,7 @@ def goals(cells: Mapping[str, Any]) -> dict[str, Any]:
         goal(f"2B 480x640 4 steps on one H200, {name}, fps", None, bound, ">=", "needs a GPU: benchmarks/gpu.py")
     goal("2B 480x640 on one H200, GiB", None, 16, "<=", "needs a GPU: benchmarks/gpu.py")
 
-    name, steps = LASTING[0]
-    paired = cells.get("consistency", {}).get(f"{name}, {steps} steps", {}).get("paired", {})
+    paired = cells.get("consistency", {}).get(SHIPPED, {}).get("paired", {})
 
     def gap(metric: str, horizon: int) -> float | None:
         return paired.get(metric, {}).get(str(horizon), {}).get("mean")
@@ -514,6 +521,8 @@ def run_part(
             if (label := f"{name}, {steps} steps") not in cells.get(part, {}):
                 folder, _ = bench.train(name, seeds[0])
                 yield part, {**cells.get(part, {}), label: endurance(bench, bench.session(folder, steps))}
+        if SHIPPED not in cells.get(part, {}) and foundation("nano") is not None:
+            yield part, {**cells.get(part, {}), SHIPPED: endurance(bench, bench.shipped_session())}
     if part == "speed" and part not in cells:
         folder, _ = bench.train(DEFAULT, seeds[0])
         yield part, speed(bench, folder, frames=3 if bench.quick else 60)
