@@ -10,6 +10,7 @@ States are never changed in place. A fork is a copy in memory of its own, as lar
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -93,6 +94,10 @@ class Programs(Protocol):
         """In place of the tokenizer's."""
         ...
 
+    def stepping(self) -> AbstractContextManager[None]:
+        """Entered around a step."""
+        ...
+
 
 @dataclass(frozen=True)
 class FrameState:
@@ -127,7 +132,7 @@ class CausalDream:
         self, model: WorldModel, tokenizer: VideoTokenizer, sampler: SamplerConfig, programs: Programs | None = None
     ) -> None:
         self.sampler_config, self._tokenizer = sampler, tokenizer
-        self._decoder = programs or tokenizer
+        self._decoder, self._stepping = programs or tokenizer, programs.stepping if programs else nullcontext
         network = programs.network if programs else None
         self._sampler = CausalSampler(model, sampler, model.config.dit.window, network=network)
 
@@ -157,8 +162,9 @@ class CausalDream:
         latent = state.rollout.last
         b, c, h, w = latent.shape
         noise = draw((b, 1, c, h, w))[:, 0]
-        rollout = self._sampler.step(state.rollout, chunks[:, 0], noise)
-        frames, decoder = self._decoder.decode(rollout.last[:, None], state.decoder)
+        with self._stepping():
+            rollout = self._sampler.step(state.rollout, chunks[:, 0], noise)
+            frames, decoder = self._decoder.decode(rollout.last[:, None], state.decoder)
         return frames, FrameState(rollout, state.encoder, decoder)
 
 

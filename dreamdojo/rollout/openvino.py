@@ -16,7 +16,8 @@ import importlib.util
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -66,6 +67,7 @@ class OpenVINOPrograms:
         window = _window(model, sampler)
         assert window is not None
         self._dit, self._tokenizer, self._past = model.dit, tokenizer, max(window - 1, 1)
+        self._many = torch.get_num_threads()
         rows, columns = (side // tokenizer.spatial_factor for side in model.config.size)
         frame = (2, 1, config.latent_channels, rows, columns)
         cached = (2, self._past, rows * columns // config.patch_size**2, config.num_heads, config.head_dim)
@@ -91,16 +93,17 @@ class OpenVINOPrograms:
     ) -> tuple[Tensor, list[KeyValue]]:
         """`DiT.forward`."""
         if not past or past[0].key.shape[1] != self._past:
-            return self._dit(
-                noisy,
-                sigma,
-                action,
-                has_action=has_action,
-                previous=previous,
-                reference=reference,
-                text=text,
-                past=past,
-            )
+            with _threads(self._many):
+                return self._dit(
+                    noisy,
+                    sigma,
+                    action,
+                    has_action=has_action,
+                    previous=previous,
+                    reference=reference,
+                    text=text,
+                    past=past,
+                )
         e, shared = self._dit.embed(sigma, action, has_action)
         given = [noisy, e, shared, *(latent for latent in (previous, reference) if latent is not None)]
         prediction, *own = self._pass(*given, *(tensor for kv in past for tensor in (kv.key, kv.value)))
@@ -114,6 +117,10 @@ class OpenVINOPrograms:
             return self._tokenizer.decode(latents, state)
         frames, *following = self._decode(latents, *state)
         return frames, tuple(following)
+
+    def stepping(self) -> AbstractContextManager[None]:
+        """PyTorch with one thread: its others would wait for work on the cores that the programs need."""
+        return _threads(1)
 
 
 class _Pass(nn.Module):
@@ -142,6 +149,16 @@ class _Decode(nn.Module):
     def forward(self, *given: Tensor) -> Any:
         frames, following = self.tokenizer.decode(given[0], given[1:])
         return (frames, *following)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _openvino() -> Any:

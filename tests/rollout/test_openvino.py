@@ -14,6 +14,7 @@ from dreamdojo.tokenizer.model import Tokenizer
 from dreamdojo.tokenizer.rgbd import RGBDTokenizer
 from dreamdojo.training.device import Compute, choose_compute
 from dreamdojo.world import Observation
+from dreamdojo.world_model import sample
 from dreamdojo.world_model.sample import SamplerConfig
 from tests.tiny import CPU, PUSHER, tiny_rgbd_tokenizer, tiny_tokenizer, tiny_world_model
 
@@ -98,6 +99,27 @@ def test_once_the_window_is_full_pytorch_computes_nothing(monkeypatch):
     monkeypatch.setattr(RGBDTokenizer, "decode", refused)
     world.use_steps(1)
     world.step(torch.zeros(1, 1, 2))
+
+
+def test_while_it_computes_pytorch_has_one_thread_and_all_of_them_before_and_after(monkeypatch):
+    counts = {"in DiT": [], "in settled": []}
+
+    def counting(where, function):
+        return lambda *a, **k: (counts[where].append(torch.get_num_threads()), function(*a, **k))[1]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        world = session("openvino")
+        monkeypatch.setattr(type(world._model.dit), "forward", counting("in DiT", type(world._model.dit).forward))
+        monkeypatch.setattr(sample, "settled", counting("in settled", sample.settled))
+        world.reset(look(world))
+        for _ in range(3):
+            world.step(torch.zeros(1, 1, 2))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(counts["in DiT"]) == {2} and set(counts["in settled"]) == {1}
 
 
 def test_what_it_cannot_run_is_refused_by_name_and_left_to_pytorch_by_auto(monkeypatch):
