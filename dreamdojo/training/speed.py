@@ -15,6 +15,10 @@ SPEEDS = ("seconds", "samples_per_second", "frames_per_second", "tokens_per_seco
 """What a row of the log says of time; two runs of the same numbers differ in these only."""
 
 
+SLOW = 0.2
+"""Seconds of a matrix product after which no more are measured."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """What a model does with one sample of training."""
@@ -69,17 +73,22 @@ def in_words(speeds: Mapping[str, float]) -> str:
 def measured_peak(device: torch.device, bfloat16: bool, *, size: int | None = None) -> float:
     """Operations per second of one device's matrix products in the precision of training: the best of a few.
 
-    It is what a product of two large square matrices reaches here and now, somewhat less than a data sheet says.
+    It is what a product of two square matrices of up to `size` reaches here and now, somewhat less than a data sheet
+    says. Where a product takes long, as in bfloat16 on a processor without it, larger ones are not tried.
     """
     size = size or (1024 if device.type == "cpu" else 8192)
-    a = torch.linspace(-1, 1, size * size, device=device).view(size, size)
-    a = a.to(torch.bfloat16 if bfloat16 else torch.float32)
     wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device.type, lambda: None)
-    seconds = []
-    for _ in range(6):
-        wait()
-        started = time.perf_counter()
-        torch.mm(a, a)
-        wait()
-        seconds.append(time.perf_counter() - started)
-    return 2 * size**3 / min(seconds[1:])
+    best = 0.0
+    for side in (max(size // 8, 1), size // 2, size):
+        a = torch.linspace(-1, 1, side * side, device=device).view(side, side)
+        a = a.to(torch.bfloat16 if bfloat16 else torch.float32)
+        for _ in range(6):
+            wait()
+            started = time.perf_counter()
+            torch.mm(a, a)
+            wait()
+            seconds = time.perf_counter() - started
+            best = max(best, 2 * side**3 / seconds)
+            if seconds > SLOW:
+                return best
+    return best

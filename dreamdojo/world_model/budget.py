@@ -53,6 +53,7 @@ def pass_flops(config: DiTConfig, grid: Grid, *, frames: int, past: int = 0, tex
     return one + (config.num_blocks - 1) * (two - one)  # every block does the same
 
 
+@lru_cache
 def _flops(config: DiTConfig, grid: Grid, frames: int, past: int, text_tokens: int) -> int:
     with torch.device("meta"):
         kept = torch.empty(1, past, grid.tokens(config), config.num_heads, config.head_dim)
