@@ -21,6 +21,7 @@ from dreamdojo.dataset.read import open_dataset
 from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.files import read_json, write_json
 from dreamdojo.judge import Truths, describe, write_findings
+from dreamdojo.presets import NANO, Preset
 from dreamdojo.stages import Episodes, Run
 
 
@@ -56,6 +57,13 @@ class StageClock:
             write_json(self.path, self.seconds)
 
 
+def latent_actions_for(preset: Preset) -> Path | None:
+    """The foundation whose latent actions a preset can take as they are: `nano`'s, where the network, the size of
+    picture it sees and the rate are the same. What the world model draws may be of another size."""
+    wanted = (preset.latent_action, preset.latent_action_size or preset.size, preset.rate)
+    return dreamdojo.foundation(NANO.name) if wanted == (NANO.latent_action, NANO.size, NANO.rate) else None
+
+
 STAGES = ("data", "tokenizer", "latent actions", "pre-training", "post-training", "student", "evaluation")
 
 
@@ -76,7 +84,7 @@ class Demo(PresetCommand):
     robot_minutes: float = 5.0
     """Minutes of the robot's episodes to learn from."""
     from_scratch: bool = False
-    """Train tokenizer, latent actions and pre-training too, instead of starting from the shipped foundation."""
+    """Train tokenizer, latent actions and pre-training too, instead of starting from what ships."""
     play: bool = True
     """Whether to start `dreamdojo play` at the end."""
     port: int = 8642
@@ -102,8 +110,14 @@ class Demo(PresetCommand):
         else:
             with clock("tokenizer"):
                 stages.tokenizer_stage(run, [data.human, data.robot], rgb=self.rgb)
-            with clock("latent actions"):
-                stages.latent_action_stage(run, data.human)
+            shipped = None if self.from_scratch or self.human is not None else latent_actions_for(self.preset)
+            if shipped is not None:
+                console.print("Latent actions are those that ship with the package; --from-scratch trains them here.")
+                data.sheet["latent actions"] = "those that ship with the package"
+                stages.adopt_foundation(run, shipped, ["latent_action"])
+            else:
+                with clock("latent actions"):
+                    stages.latent_action_stage(run, data.human)
             with clock("pre-training"):
                 stages.pretrain_stage(run, data.human)
         with clock("post-training"):

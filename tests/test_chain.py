@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from dreamdojo import cli, stages
+from dreamdojo import cli, foundation, stages
 from dreamdojo.commands import all_episodes, train_and_test
 from dreamdojo.dataset.embodiment import Embodiment
 from dreamdojo.dataset.read import open_dataset
 from dreamdojo.dataset.write import CameraSpec, DatasetWriter, encode_episode
+from dreamdojo.demo import latent_actions_for
 from dreamdojo.errors import CheckpointError, DataError
 from dreamdojo.judge import judge
-from dreamdojo.presets import NANO
+from dreamdojo.presets import NANO, NANO128
 from dreamdojo.rollout.session import load_session
 from dreamdojo.student.self_forcing import SelfForcing
 from dreamdojo.training.checkpoint import read_about
@@ -207,6 +208,14 @@ def test_post_training_adds_the_reference_frame_that_a_foundation_lacks(tmp_path
     stages.adopt_foundation(run, made.folder)
     assert stages.posttrain_stage(run, robot, human).config.dit == run.preset.world_model
     assert load_session(run.folder / "teacher", device="cpu").embodiment.name == robot.dataset.embodiment.name
+
+
+@pytest.mark.skipif(foundation("nano") is None, reason="no weights ship")
+def test_latent_actions_that_ship_serve_every_preset_that_sees_the_same():
+    assert latent_actions_for(NANO128) == foundation("nano")
+    assert latent_actions_for(replace(NANO128, latent_action_size=None)) is None
+    assert latent_actions_for(replace(NANO128, rate=5.0)) is None
+    assert latent_actions_for(replace(NANO128, latent_action=replace(NANO.latent_action, latent_dim=8))) is None
 
 
 @pytest.mark.parametrize("words", [["demo", "nano", "--help"], ["--help"]])
