@@ -215,7 +215,7 @@ def test_latent_actions_that_ship_serve_every_preset_that_sees_the_same():
     assert latent_actions_for(NANO128) == foundation("nano")
     assert latent_actions_for(replace(NANO128, latent_action_size=None)) is None
     assert latent_actions_for(replace(NANO128, rate=5.0)) is None
-    assert latent_actions_for(replace(NANO128, latent_action=replace(NANO.latent_action, latent_dim=8))) is None
+    assert latent_actions_for(replace(NANO128, latent_action=replace(NANO.latent_action, num_heads=8))) is None
 
 
 @pytest.mark.parametrize("words", [["demo", "nano", "--help"], ["--help"]])
