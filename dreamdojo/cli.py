@@ -122,6 +122,6 @@ def _overview() -> str:
             "",
             "dreamdojo COMMAND --help shows a command's options.",
             "Presets: nano; nano128 has twice the resolution, nano-rgbd depth; nano-taef2 suits real recordings;",
-            "nano-foundation makes what ships.",
+            "nano-robot learns from two hours of a robot in place of minutes; nano-foundation makes what ships.",
         ]
     )

@@ -95,7 +95,7 @@ class Demo(PresetCommand):
         run = self.open_run()
         clock = StageClock(run.folder / "seconds.json", STAGES)
         depth = self.preset.modality == "rgbd"
-        foundation = None if self.from_scratch else dreamdojo.foundation(self.preset.name.removesuffix("-rgbd"))
+        foundation = None if self.from_scratch else dreamdojo.foundation(self.preset.foundation or self.preset.name)
         with clock("data"):
             data = self._simulated(run) if self.human is None and self.robot is None else self._own(run)
         if foundation is not None and self.human is None:

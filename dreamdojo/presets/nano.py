@@ -120,6 +120,21 @@ NANO_FOUNDATION = replace(
 """The foundation of `nano` that ships: more data and more steps (`make weights`). It takes no reference frame; `nano`
 adds one before the robot's episodes, when the context gets noisy enough to need it."""
 
+NANO_ROBOT = replace(
+    NANO,
+    name="nano-robot",
+    foundation="nano",
+    data=DataAmounts(human_minutes=16, robot_minutes=120),
+    human_share=0.1,
+    posttraining=replace(NANO.posttraining, fit=_longer(NANO.posttraining.fit, 8000)),
+    student=replace(
+        NANO.student,
+        fit=replace(NANO.student.fit, steps=400),
+        self_forcing=replace(_SELF_FORCING, fit=replace(_SELF_FORCING.fit, steps=400)),
+    ),
+)
+"""`nano` with two hours of the robot's episodes in place of five minutes, and more steps: hours, not minutes."""
+
 NANO128 = replace(
     NANO,
     name="nano128",
@@ -132,6 +147,7 @@ NANO128 = replace(
 NANO_RGBD = replace(
     NANO,
     name="nano-rgbd",
+    foundation="nano",
     modality="rgbd",
     depth_tokenizer=replace(NANO.tokenizer, channels=1, latent_channels=2, width=16),
     depth_coding=DepthCoding(near=0.2, far=3.0),

@@ -39,6 +39,8 @@ class Preset:
 
     name: str
     """The preset's name, kept in run folders."""
+    foundation: str | None = None
+    """The preset whose shipped foundation it begins from; None: its own, if one ships."""
     size: tuple[int, int]
     """Height and width of a frame in pixels."""
     rate: float
