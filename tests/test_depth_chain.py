@@ -182,7 +182,7 @@ def test_the_demo_with_depth_begins_from_the_foundation_without(rgb, data, tmp_p
     human, robot = all_episodes(data["human"]), all_episodes(data["robot"])
     held_out = Episodes(dataset=robot.dataset, indices=(2, 3, 4))
     given = DemoData(human=human, robot=robot, held_out=held_out, truths=None, sheet={})
-    monkeypatch.setattr(dreamdojo, "foundation", {"toy": rgb.folder}.get)
+    monkeypatch.setattr(dreamdojo, "foundation", {TOY.foundation: rgb.folder}.get)
     monkeypatch.setattr(Demo, "_simulated", lambda self, run: given)
     Demo(preset=TOY, run_folder=tmp_path, device="cpu", workers=1, play=False).run()
     assert (tmp_path / "tokenizer" / "rgb").resolve() == rgb.folder / "tokenizer"
