@@ -47,16 +47,19 @@ def no_line(title: str) -> Iterator[Report]:
 
 def _plain_report(title: str, console: Console, every: float = 15.0) -> Report:
     started = last = time.monotonic()
+    since, already = started, 0
+    reported: int | None = None
 
     def report(done: int, total: int, words: str) -> None:
-        nonlocal last
+        nonlocal last, since, already, reported
         now = time.monotonic()
+        if reported is None or done < reported:  # what a resumed job had done before says nothing of its speed
+            since, already = now, done
+        reported = done
         if done < total and now - last < every:
             return
         last = now
-        left = (now - started) / max(done, 1) * (total - done)
-        console.print(
-            f"{title:<16} {done}/{total}  {now - started:.0f} s, about {left:.0f} s left  {words}", highlight=False
-        )
+        time_left = f"about {(now - since) / (done - already) * (total - done):.0f} s left  " if done > already else ""
+        console.print(f"{title:<16} {done}/{total}  {now - started:.0f} s, {time_left}{words}", highlight=False)
 
     return report
