@@ -14,7 +14,6 @@ from dreamdojo.training.device import Compute
 SPEEDS = ("seconds", "samples_per_second", "frames_per_second", "tokens_per_second", "model_flops_utilisation")
 """What a row of the log says of time; two runs of the same numbers differ in these only."""
 
-
 SLOW = 0.2
 """Seconds of a matrix product after which no more are measured."""
 
@@ -82,6 +81,8 @@ def measured_peak(device: torch.device, bfloat16: bool, *, size: int | None = No
     for side in (max(size // 8, 1), size // 2, size):
         a = torch.linspace(-1, 1, side * side, device=device).view(side, side)
         a = a.to(torch.bfloat16 if bfloat16 else torch.float32)
+        if not best:
+            torch.mm(a, a)  # the first product of a process waits for its library
         for _ in range(6):
             wait()
             started = time.perf_counter()
