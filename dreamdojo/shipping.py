@@ -128,7 +128,7 @@ def model_card(made: dict[str, Any], results: dict[str, Any]) -> str:
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
-            f"Tokenizer {results['tokenizer_psnr']:.1f} dB. Intervals: `benchmarks/results/demo.json`.",
+            f"Tokenizer {results['tokenizer_psnr']:.1f} dB. With intervals, for a demo of the same settings: `benchmarks/results/demo.json`.",
             "",
             "Limits: 64 px, one head camera, a dojo table with one to three objects and gentle motion. What is touched",
             "loses its shape and often stays behind; unseen shapes and colours are drawn worse than seen ones. Driven",
