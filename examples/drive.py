@@ -1,5 +1,6 @@
-"""Drive a dream and the dojo with the same actions, into one video: `python examples/drive.py OUT.mp4 [MODEL]`.
+"""Drive a dream and the dojo with the same actions: `python examples/drive.py OUT.mp4 [MODEL]`.
 
+OUT.mp4 is a video of the dream beside the dojo, OUT.webp (or .png) a picture of five moments, the dojo above the dream.
 MODEL is a teacher's or student's folder, or `nano` for the model that ships.
 """
 
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 import dreamdojo
 from dreamdojo.apps.play.command import dojo_starts
@@ -20,16 +22,22 @@ def main(out: str, model: str = "nano", seconds: float = 3.0) -> None:
     session.reset(starts[0].observation, seed=0)
     dojo.world.reset(seed=starts[0].seed)
 
-    pictures = []
+    dreamt, true = [], []
     steps = round(seconds * session.fps)
     for step in range(steps):
         print(f"\r{step + 1}/{steps}", end="", flush=True)
         angle = 2 * np.pi * step / 20
         velocity = [0.15 * np.cos(angle), 0.15 * np.sin(angle), 0.0]  # a circle, m/s
         action = torch.tensor([[[*velocity, 0.0, 1.0]]], dtype=torch.float32)  # x y z, yaw rate, open gripper
-        both = [world.step(action).frames["head"][0, 0].permute(1, 2, 0).numpy() for world in (session, dojo.world)]
-        pictures.append(np.concatenate([resize(both[0][None], 256)[0], resize(both[1][None], 256)[0]], axis=1))
-    encode(Path(out), np.stack(pictures), session.fps, VideoCodec())
+        for world, frames in ((session, dreamt), (dojo.world, true)):
+            frames.append(world.step(action).frames["head"][0, 0].permute(1, 2, 0).numpy())
+    dream, truth = resize(np.stack(dreamt), 256), resize(np.stack(true), 256)  # t h w c
+    if Path(out).suffix == ".mp4":
+        encode(Path(out), np.concatenate([dream, truth], axis=2), session.fps, VideoCodec())
+    else:
+        moments = np.linspace(0, steps - 1, 5).round().astype(int)
+        rows = [np.concatenate(list(frames[moments]), axis=1) for frames in (truth, dream)]
+        Image.fromarray(np.concatenate(rows)).save(out)
     print(f"\nThe dream beside the dojo: {out}")
 
 
