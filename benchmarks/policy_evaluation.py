@@ -1,9 +1,10 @@
 """Does success in the world model tell which policy is better? `python -m benchmarks.policy_evaluation --run FOLDER`.
 
 Policies act in the dojo and in the model from the same starts: push the one object on the table by `goals.PUSHED`
-within four seconds. The truth is the dojo's; in the model a reward model judges, which learned from scripted hands in
-other scenes. Beside it stands a baseline that only compares pixels, and the reward model on the *true* frames, which
-bounds what a perfect world model would give with this judge.
+within four seconds. The truth is the dojo's; in the model a judge looks where the object stands at the end, with a
+finder that learned from scripted hands in other scenes. Beside it stand a reward model from the same episodes, a
+baseline that only compares pixels, and the judge on the *true* frames, which bounds what a perfect world model would
+give with it.
 
 `POLICIES` is the list: kinds, demonstrators, minutes, widths and seeds differ, no two are checkpoints of one run, and
 it was fixed by a commit before anything was scored. Demonstrations are seeds of the train split, starts of test and
@@ -11,7 +12,8 @@ ood_shape, so no policy has met a start. They are eleven, the most whose permuta
 in a model of its own kind, weights and data; what it shares with the judged one is the tokenizer.
 
 A queue: data, policies and the reward model are made when they are missing, each portion of starts is written when it
-ends, and a rerun goes on; `--only NAME` does some policies, `--train-only` scores nothing.
+ends, and a rerun goes on; `--only NAME` does some policies, `--train-only` scores nothing, `--truth-only` lets them act
+in the dojo alone, which serves every model.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import argparse
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import cached_property, partial
@@ -41,7 +43,7 @@ from dreamdojo.apps.planning.planner import Planner, always
 from dreamdojo.apps.planning.policy import PlannedPolicy
 from dreamdojo.apps.planning.search import icem
 from dreamdojo.apps.planning.space import Push
-from dreamdojo.apps.policy_eval.compare import Comparison, Protocol, Score, compare, score_policy
+from dreamdojo.apps.policy_eval.compare import Comparison, Protocol, Score, Truth, compare, score_policy, true_outcomes
 from dreamdojo.apps.policy_eval.report import policy_report
 from dreamdojo.apps.policy_eval.starts import Starts, dojo_starts
 from dreamdojo.apps.policy_eval.success import Judge
@@ -52,8 +54,15 @@ from dreamdojo.dojo.difficulty import GENTLE
 from dreamdojo.dojo.goals import pushed
 from dreamdojo.dojo.simulate import SimulateSettings, simulate
 from dreamdojo.dojo.simulation import Simulation
-from dreamdojo.dojo.truth import GroundTruth
-from dreamdojo.evaluate_policy import PIXELS, REWARD, frames_of, learn_to_judge
+from dreamdojo.evaluate_policy import (
+    PIXELS,
+    POSE,
+    REWARD,
+    frames_of,
+    learn_to_find,
+    learn_to_follow,
+    learn_to_judge,
+)
 from dreamdojo.evaluation.regression import (
     LatentPredictor,
     RegressionSession,
@@ -71,7 +80,7 @@ from dreamdojo.policies.cloning import (
     demonstrations,
     train_policy,
 )
-from dreamdojo.policies.scripted import FinderConfig, ObjectFinder, ScriptedPush, ScriptedPushConfig, train_finder
+from dreamdojo.policies.scripted import ObjectFinder, ScriptedPush, ScriptedPushConfig
 from dreamdojo.policies.simple import RandomPolicy, ShakyPolicy
 from dreamdojo.presets import NANO
 from dreamdojo.rollout.session import CAMERA, Session, load_session, tokenizer_folder
@@ -88,6 +97,8 @@ ONE = replace(GENTLE, objects=(1, 1))
 STEADY, CLUMSY = ONE, replace(ONE, clumsiness=0.035, tremor=0.05)
 FRAMES = 41
 STEPS = FRAMES - 1
+JUDGED_BY = POSE
+"""The judge that counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,26 +329,26 @@ class Bench:
         """What sees the object, for who does not learn to look by acting."""
         dataset = self.shown(FINDER)
         frames = frames_of(dataset, self.folder, rate=self.session.fps, size=self.session.size, workers=self.workers)
-        truth = GroundTruth.open(dataset.root)
         # each sees a third of the scenes, drawn by its seed, so that their mistakes are their own
         mine = np.random.default_rng(seed).permutation(len(dataset.episodes))[: max(len(dataset.episodes) // 3, 2)]
-        return train_finder(
-            torch.from_numpy(np.concatenate([np.moveaxis(frames[int(i)], -1, 1) for i in mine])),
-            torch.from_numpy(np.concatenate([truth.object_pixels(int(i))[:, 0] for i in mine])).float(),
-            torch.from_numpy(np.concatenate([truth.object_poses(int(i))[:, 0, :2] for i in mine])).float(),
-            self.folder / "policies" / name,
-            config=FinderConfig(),
-            steps=self.amounts.of(500),
-            seed=seed,
-        )
+        folder = self.folder / "policies" / name
+        return learn_to_find(dataset, mine.tolist(), frames, folder, steps=self.amounts.of(500), seed=seed)
 
     @cached_property
     def judges(self) -> tuple[dict[str, Judge], dict[str, JudgeError]]:
-        """The reward model and the pixel baseline, and their errors on real and predicted frames."""
-        settings = replace(JUDGE, episodes=self.amounts.of(JUDGE.episodes, least=16))
+        """Where the object is seen, the reward model and the pixel baseline; their errors, on predicted frames too."""
+        dataset = self.data("judge", replace(JUDGE, episodes=self.amounts.of(JUDGE.episodes, least=16)))
         training = RewardTraining()
-        return learn_to_judge(
-            self.data("judge", settings),
+        pose, errors = learn_to_follow(
+            dataset,
+            self.session,
+            self.folder,
+            steps=STEPS,
+            training_steps=self.amounts.of(1000),
+            workers=self.workers,
+        )
+        others, wrong = learn_to_judge(
+            dataset,
             self.session,
             self.folder,
             task="push",
@@ -346,6 +357,7 @@ class Bench:
             compute=self.compute,
             workers=self.workers,
         )
+        return {POSE: pose, **others}, errors | wrong
 
     def starts(self, split: str) -> Starts:
         """The real first frames that all policies share."""
@@ -361,28 +373,39 @@ class Bench:
 
     def score(self, name: str, split: str, starts: Starts) -> Score:
         """A policy from all starts, in the model and in truth."""
-        judges, _ = self.judges
         with progress_line(f"{split}: {name}") as report:
             return score_policy(
                 name,
                 self.policy(name),
                 self.session,
                 starts,
-                judges,
-                Protocol(steps=STEPS, batch=self.amounts.batch),
-                true_world=self.true_world,
-                goal=pushed,
+                self.judges[0],
+                self.protocol,
+                truth=self.truth,
                 folder=self.folder / "episodes" / split / name,
-                about={"model": model_hash(self.model), "sampler steps": self.session.sampler.steps},
+                about_model={"model": model_hash(self.model), "sampler steps": self.session.sampler.steps},
                 report=report,
             )
 
+    def try_in_truth(self, name: str, split: str, starts: Starts) -> None:
+        """What the policy does in the dojo, kept for every model."""
+        folder = self.folder / "episodes" / split / name
+        with progress_line(f"{split}: {name}") as report:
+            true_outcomes(
+                name, self.policy(name), starts, self.judges[0], self.protocol, self.truth, folder, report=report
+            )
+
     @property
-    def true_world(self) -> Callable[[Sequence[int]], TrueWorld]:
-        """Seeds -> the dojo from there."""
-        return partial(
-            TrueWorld, self.new_simulation, size=self.session.size, actions_per_step=self.session.actions_per_step
-        )
+    def protocol(self) -> Protocol:
+        """How all are tried."""
+        return Protocol(steps=STEPS, batch=self.amounts.batch)
+
+    @property
+    def truth(self) -> Truth:
+        """The dojo."""
+        k = self.session.actions_per_step
+        world = partial(TrueWorld, self.new_simulation, size=self.session.size, actions_per_step=k)
+        return Truth(world=world, goal=pushed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -420,17 +443,17 @@ def push_around(place: Float[Tensor, " 2"], body: Embodiment, fps: float) -> Pus
 def of_true_frames(comparison: Comparison) -> float:
     """Pearson of the judge's word on true frames against the truth: what a perfect world model would reach."""
     truth = comparison.rates(None)
-    said = torch.tensor([score.real[REWARD].float().mean().item() for score in comparison.scores])
+    said = torch.tensor([score.real[JUDGED_BY].float().mean().item() for score in comparison.scores])
     return pearson(truth, said)
 
 
 def metrics_of(comparison: Comparison) -> dict[str, Any]:
     """Everything about one split."""
-    learned = comparison.agreement(REWARD, LEARNED)
+    learned = comparison.agreement(JUDGED_BY, LEARNED)
     return {
         **comparison.to_json(),
         "learned only": None if learned is None else learned.to_json(),
-        "pearson of the reward model on true frames": _finite(of_true_frames(comparison)),
+        "pearson of the judge on true frames": _finite(of_true_frames(comparison)),
         "starts": len(next(iter(comparison.scores[0].model.values()))),
     }
 
@@ -447,7 +470,7 @@ def goals(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             found[key] = {"value": value, "bound": bound, "op": op} | ({"reason": reason} if value is None else {})
 
         agreed = (rows or {}).get("agreement", {})
-        first, base, floor = agreed.get(REWARD), agreed.get(PIXELS), (rows or {}).get("floor")
+        first, base, floor = agreed.get(JUDGED_BY), agreed.get(PIXELS), (rows or {}).get("floor")
         learned = (rows or {}).get("learned only")
         r = first and first["pearson"]["mean"]
         add(f"{split}: policies", rows and len(rows["policies"]), 8, ">=")
@@ -525,6 +548,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=tuple(POLICIES), default=list(POLICIES), metavar="POLICY")
     parser.add_argument("--splits", nargs="+", choices=tuple(STARTS), default=list(STARTS))
     parser.add_argument("--train-only", action="store_true", help="make data and policies, and score nothing yet")
+    parser.add_argument("--truth-only", action="store_true", help="let them act in the dojo, and not in the model")
     parser.add_argument("--quick", action="store_true", help="for tests: a few starts; writes no result")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=2)
@@ -544,8 +568,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     whole = set(given.only) == set(POLICIES) and not given.quick
     for split in given.splits:
         starts = bench.starts(split)
+        if given.truth_only:
+            for name in given.only:
+                bench.try_in_truth(name, split, starts)
+            continue
         scores = [bench.score(name, split, starts) for name in given.only]
-        comparisons[split] = compare(scores, (REWARD, PIXELS))
+        comparisons[split] = compare(scores, (JUDGED_BY, REWARD, PIXELS))
         value = write(bench, comparisons, RESULTS if whole else None, {"quick": given.quick})
         print(json.dumps(value["goals"], indent=1), flush=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -15,10 +15,11 @@ import torch
 import tyro
 
 import dreamdojo
-from dreamdojo.apps.policy_eval.compare import Comparison, Protocol, compare, score_policy
+from dreamdojo.apps.policy_eval.compare import Comparison, Protocol, Truth, compare, score_policy
 from dreamdojo.apps.policy_eval.report import policy_report
 from dreamdojo.apps.policy_eval.starts import Starts, dojo_starts, recorded_starts
 from dreamdojo.apps.policy_eval.success import (
+    FinderJudge,
     FunctionJudge,
     Judge,
     PixelJudge,
@@ -35,13 +36,14 @@ from dreamdojo.dataset.read import Dataset
 from dreamdojo.errors import ConfigError
 from dreamdojo.evaluate_world_model import find_models, held_out_episodes
 from dreamdojo.evaluation.report import write_report
-from dreamdojo.evaluation.reward import JudgeError, RewardTraining, train_reward_model
+from dreamdojo.evaluation.reward import JudgeError, Outcome, RewardTraining, train_reward_model
 from dreamdojo.evaluation.world_model import STUDENT
 from dreamdojo.files import write_json
 from dreamdojo.functions import find_function
 from dreamdojo.judge import describe, train_probes_on
 from dreamdojo.policies.cloning import PixelPolicyConfig, PixelPolicyTraining, demonstrations, train_policy
 from dreamdojo.policies.open import LEROBOT, open_policy
+from dreamdojo.policies.scripted import ObjectFinder, train_finder
 from dreamdojo.rollout.session import CAMERA, Backend, Session, load_session
 from dreamdojo.stages import Episodes
 from dreamdojo.training.checkpoint import model_hash
@@ -151,7 +153,9 @@ class EvaluatePolicy(ModelCommand):
     """Judge by a reward model that learns from this dataset: of the dojo, or with a column next.success."""
     reward_training: RewardTraining = field(default_factory=RewardTraining)
     probes: Path | None = None
-    """Judge by object positions: a dataset of the dojo whose renderings teach a probe."""
+    """Judge by object positions: a dataset of the dojo that teaches a probe; a finder, where scenes have one object."""
+    finder_steps: int = 500
+    """Optimizer steps of that finder."""
     success: str | None = None
     """Judge by your own module:function, frames b t 3 h w uint8 and state b t s -> b true or false."""
     prompt: str = ""
@@ -201,14 +205,10 @@ class EvaluatePolicy(ModelCommand):
         )
         judges, errors, sources = self._judges(session, out, compute)
         starts = self._starts(session, dataset)
-        goal, true_world = self._truth(session)
+        truth = self._truth(session)
         protocol = Protocol(steps=self.steps, batch=self.batch, seed=self.seed)
-        about = {
-            "model": model_hash(folder),
-            "sampler steps": session.sampler.steps,
-            "judges": sources,
-            **self._conditions(dataset),
-        }
+        about = {"judges": sources, **self._conditions(dataset)}
+        about_model = {"model": model_hash(folder), "sampler steps": session.sampler.steps}
         scores = []
         with progress_line("policies") as report:
             for number, (name, word) in enumerate(named.items()):
@@ -228,10 +228,10 @@ class EvaluatePolicy(ModelCommand):
                         starts,
                         judges,
                         protocol,
-                        true_world=true_world,
-                        goal=goal,
+                        truth=truth,
                         folder=out / "episodes" / name,
                         about={**about, "word": word, "weights": _weights(word)},
+                        about_model=about_model,
                         report=lambda done, total, words, n=number: report(n * total + done, len(named) * total, words),
                     )
                 )
@@ -247,16 +247,15 @@ class EvaluatePolicy(ModelCommand):
             "prompt": self.prompt,
         }
 
-    def _truth(self, session: Session) -> tuple[Callable | None, Callable | None]:
+    def _truth(self, session: Session) -> Truth | None:
         if self.split is None:
-            return None, None
+            return None
         from dreamdojo.apps.policy_eval.truth import TrueWorld
         from dreamdojo.dojo.goals import find_goal
 
         new = self._new_simulation(session)
-        return find_goal(self.task), partial(
-            TrueWorld, new, size=session.size, actions_per_step=session.actions_per_step
-        )
+        world = partial(TrueWorld, new, size=session.size, actions_per_step=session.actions_per_step)
+        return Truth(world=world, goal=find_goal(self.task))
 
     def _new_simulation(self, session: Session) -> Callable:
         from dreamdojo.dojo.difficulty import find_difficulty
@@ -296,10 +295,11 @@ class EvaluatePolicy(ModelCommand):
             judges[FUNCTION], sources[FUNCTION] = FunctionJudge(find_function(self.success)), self.success
         if self.probes is not None:
             source = open_robot(self.probes, None)
-            judges[POSE], sources[POSE] = self._pose_judge(source, session, out), f"{self.probes} {source.hash}"
+            judges[POSE], errors = self._pose_judge(source, session, out)
+            sources[POSE] = f"{self.probes} {source.hash}, {self.finder_steps}"
         if self.reward_data is not None:
             dataset = open_robot(self.reward_data, self.body)
-            learned, errors = learn_to_judge(
+            learned, wrong = learn_to_judge(
                 dataset,
                 session,
                 out,
@@ -310,16 +310,23 @@ class EvaluatePolicy(ModelCommand):
                 camera=self.camera,
                 workers=self.workers,
             )
-            judges |= learned
+            judges, errors = judges | learned, errors | wrong
             made_from = f"{self.reward_data} {dataset.hash}, {self.task}, {self.reward_training}"
             sources |= dict.fromkeys(learned, made_from)
         return judges, errors, sources
 
-    def _pose_judge(self, source: Dataset, session: Session, out: Path) -> PoseJudge:
+    def _pose_judge(self, source: Dataset, session: Session, out: Path) -> tuple[Judge, dict[str, JudgeError]]:
+        """By a finder of the one object, or by a probe that follows the marked one of several."""
         from dreamdojo.dojo.goals import PUSHED
+        from dreamdojo.dojo.truth import GroundTruth
 
         if self.task != "push":
             raise ConfigError(f"object positions in the picture tell a push, not a {self.task}; use --reward-data")
+        truth = GroundTruth.open(source.root)
+        if self.objects == 1 and all(truth.num_objects(episode.index) == 1 for episode in source.episodes):
+            return learn_to_follow(
+                source, session, out, steps=self.steps, training_steps=self.finder_steps, workers=self.workers
+            )
         robot = Episodes(dataset=source, indices=tuple(episode.index for episode in source.episodes))
         frames = frames_of(source, out, rate=session.fps, size=session.size, workers=self.workers)
         with progress_line("probes") as report:
@@ -330,7 +337,7 @@ class EvaluatePolicy(ModelCommand):
                 f"({'no object moves enough' if probe is None else probe.error}). Give more episodes, or --reward-data."
             )
         console.print(f"object positions: {probe.error}")
-        return PoseJudge(probe, distance=PUSHED)
+        return PoseJudge(probe, distance=PUSHED), {}
 
     def _write(
         self,
@@ -446,11 +453,61 @@ def learn_to_judge(
             outcomes, out / "reward" / dataset.hash, compute=compute, training=training, report=report
         )
     judges: dict[str, Judge] = {REWARD: RewardJudge(model), PIXELS: PixelJudge(outcomes)}
-    held = {index: known([index])[0] for index in test.indices}
-    whole = {i: each for i, each in held.items() if len(each.frames) == steps + 1 and np.isfinite(each.success[-1])}
+    return judges, errors_of(judges, dataset, test.indices, known, session, frames, steps=steps)
+
+
+def learn_to_follow(
+    dataset: Dataset, session: Session, out: Path, *, steps: int, training_steps: int = 500, workers: int = 2
+) -> tuple[Judge, dict[str, JudgeError]]:
+    """A judge of pushes that sees where the one object stands, from a dataset of the dojo, and its errors.
+
+    A fifth of the episodes is held out for those: on real frames, and on what `session` predicts.
+    """
+    from dreamdojo.dojo.goals import PUSHED, pushed
+
+    frames = frames_of(dataset, out, rate=session.fps, size=session.size, workers=workers)
+    train, test = train_and_test(dataset, test_fraction=0.2, minutes=None, camera=None)
+    finder = learn_to_find(dataset, train.indices, frames, out / "finder" / dataset.hash, steps=training_steps)
+    judge = FinderJudge(finder, distance=PUSHED)
+    known = partial(known_outcomes, dataset, frames=frames, rate=session.fps, goal=pushed, length=steps + 1)
+    return judge, errors_of({POSE: judge}, dataset, test.indices, known, session, frames, steps=steps)
+
+
+def learn_to_find(
+    dataset: Dataset, indices: Sequence[int], frames: SideCache, folder: Path, *, steps: int, seed: int = 0
+) -> ObjectFinder:
+    """What sees where the one object stands in each frame, from episodes of the dojo; a finished one is loaded."""
+    from dreamdojo.dojo.truth import GroundTruth
+
+    truth = GroundTruth.open(dataset.root)
+    with progress_line("object finder") as report:
+        return train_finder(
+            torch.from_numpy(np.concatenate([np.moveaxis(frames[index], -1, 1) for index in indices])),
+            torch.from_numpy(np.concatenate([truth.object_pixels(index)[:, 0] for index in indices])).float(),
+            torch.from_numpy(np.concatenate([truth.object_poses(index)[:, 0, :2] for index in indices])).float(),
+            folder,
+            steps=steps,
+            seed=seed,
+            report=report,
+        )
+
+
+def errors_of(
+    judges: Mapping[str, Judge],
+    dataset: Dataset,
+    held_out: Sequence[int],
+    known: Callable[[Sequence[int]], list[Outcome]],
+    session: Session,
+    frames: SideCache,
+    *,
+    steps: int,
+) -> dict[str, JudgeError]:
+    """How often judges are wrong about held-out episodes, and about what the model makes of their actions."""
+    first = {index: known([index])[0] for index in held_out}
+    whole = {i: each for i, each in first.items() if len(each.frames) == steps + 1 and np.isfinite(each.success[-1])}
     if not whole:
         console.print(f"{dataset.root}: no held-out episode has {steps + 1} frames: the judges' error is not measured")
-        return judges, {}
+        return {}
     truth = torch.tensor([bool(each.success[-1]) for each in whole.values()])
     pictures = torch.from_numpy(np.stack([each.frames for each in whole.values()]))
     with progress_line("judges") as report:
@@ -460,7 +517,7 @@ def learn_to_judge(
     for name, judge in judges.items():
         errors[f"{name}, real frames"] = error_on(judge, pictures, truth)
         errors[f"{name}, predicted frames"] = error_on(judge, predicted.frames, truth)
-    return judges, errors
+    return errors
 
 
 def summary(comparison: Comparison, errors: Mapping[str, JudgeError]) -> str:

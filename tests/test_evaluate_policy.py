@@ -1,6 +1,7 @@
 """`dreamdojo train-policy` and `dreamdojo evaluate policy`, end to end on seconds of the dojo."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ def brighter(frames: torch.Tensor, state: torch.Tensor | None) -> torch.Tensor:
     return frames[:, -1].float().mean(dim=(1, 2, 3)) > frames[:, 0].float().mean(dim=(1, 2, 3))
 
 
+ONE = replace(GENTLE, objects=(1, 1))
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("policies") / "pushes"
     settings = SimulateSettings(
-        body="arm", episodes=4, frames=33, size=64, difficulty=GENTLE, tasks={"push_away": 1.0}, truth="poses"
+        body="arm", episodes=4, frames=33, size=64, difficulty=ONE, tasks={"push_away": 1.0}, truth="poses"
     )
     simulate(settings, root, workers=1)
     return root
@@ -47,6 +51,15 @@ def test_a_policy_is_trained_and_judged_in_model_and_dojo(data: Path, tmp_path: 
     assert "reward model, predicted frames" in found["judges"] and "reward model, real frames" in found["judges"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<video") >= 2 and "Agreement with the truth" in page
+
+
+def test_one_object_is_looked_for_where_it_ends(data: Path, tmp_path: Path) -> None:
+    judge = ["--probes", str(data), "--finder-steps", "3", "--workers", "1", "--objects", "1"]
+    amount = ["--starts", "2", "--batch", "2", "--steps", "4", "--out", str(tmp_path)]
+    main(["evaluate", "policy", "nano", "--policies", "random", "--split", "test", *judge, *amount])
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert list(found["policies"][0]["model"]) == ["object pose"]
+    assert set(found["judges"]) == {"object pose, real frames", "object pose, predicted frames"}
 
 
 def test_recordings_give_starts_without_truth(data: Path, tmp_path: Path) -> None:

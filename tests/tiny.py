@@ -71,18 +71,18 @@ def tiny_rgbd_tokenizer(k: int = 1) -> RGBDTokenizer:
     return join_parts(rgb, depth, DepthCoding(near=0.2, far=3.0))
 
 
-def tiny_world_model(k: int = 1, **changes) -> WorldModel:
+def tiny_world_model(k: int = 1, body: Embodiment = PUSHER, **changes) -> WorldModel:
     torch.manual_seed(0)
     config = WorldModelConfig(
-        dit=tiny_dit(k, **changes), size=(16, 16), rate=10.0, embodiments=(PUSHER,), adapter_hidden=8
+        dit=tiny_dit(k, **changes), size=(16, 16), rate=10.0, embodiments=(body,), adapter_hidden=8
     )
     return awake(WorldModel(config))
 
 
-def tiny_session(k: int = 1, steps: int = 1) -> Session:
-    """A session of the pusher at 16 x 16 pixels, 10 frames a second, not reset yet."""
+def tiny_session(k: int = 1, steps: int = 1, body: Embodiment = PUSHER) -> Session:
+    """A session of a body at 16 x 16 pixels, 10 frames a second, not reset yet."""
     sampler = SamplerConfig(steps=steps)
-    return Session(tiny_world_model(k), tiny_tokenizer(k), sampler, embodiment=PUSHER, compute=CPU)
+    return Session(tiny_world_model(k, body), tiny_tokenizer(k), sampler, embodiment=body, compute=CPU)
 
 
 def awake(model):

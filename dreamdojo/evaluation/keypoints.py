@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from dreamdojo.errors import DataError, TrainingDiverged
 from dreamdojo.training.device import autocast_where_fast
+from dreamdojo.training.progress import Report, silent
 
 TABLE_LABEL = 1
 """Segmentation: 0 background, 1 table, 2 the body, 3 and up the objects."""
@@ -239,6 +240,7 @@ def train_keypoints(
     learning_rate: float,
     seed: int,
     device: torch.device | str,
+    report: Report = silent,
 ) -> HeatmapNet:
     """Train a fresh network on `sample(generator) -> (input n c h w, position n 2, visible n)` and return it.
 
@@ -254,7 +256,7 @@ def train_keypoints(
             heat, nowhere = net(x.contiguous(memory_format=torch.channels_last))
         return keypoint_loss(heat, nowhere, position, visible)
 
-    return train_net(make_net, loss, steps=steps, learning_rate=learning_rate, seed=seed, device=device)
+    return train_net(make_net, loss, steps=steps, learning_rate=learning_rate, seed=seed, device=device, report=report)
 
 
 def train_net(
@@ -265,6 +267,7 @@ def train_net(
     learning_rate: float,
     seed: int,
     device: torch.device | str,
+    report: Report = silent,
 ) -> Net:
     """Train a probe's small network for a minute: AdamW, one cycle of the learning rate, no state on disk.
 
@@ -290,6 +293,7 @@ def train_net(
         loss.backward()
         optimizer.step()
         schedule.step()
+        report(step + 1, steps, "steps")
     return net.eval()
 
 

@@ -21,6 +21,7 @@ from dreamdojo.evaluation.keypoints import HeatmapNet, degraded, locate, photome
 from dreamdojo.metrics import fit_ridge, unit_range
 from dreamdojo.rollout.session import CAMERA
 from dreamdojo.training.checkpoint import load_model, save_model
+from dreamdojo.training.progress import Report, silent
 from dreamdojo.world import Observation
 
 _ARRIVED = 0.015
@@ -63,6 +64,7 @@ def train_finder(
     config: FinderConfig | None = None,
     steps: int = 400,
     seed: int = 0,
+    report: Report = silent,
 ) -> ObjectFinder:
     """Learn to find the object in real frames, and what place on the table a pixel is; a finished one is loaded.
 
@@ -74,6 +76,7 @@ def train_finder(
         config: the network.
         steps: optimizer steps of 32 frames.
         seed: of its start and of the order of training.
+        report: progress, in steps.
 
     Raises:
         DataError: if there are no frames.
@@ -97,6 +100,7 @@ def train_finder(
         learning_rate=4e-3,
         seed=seed,
         device="cpu",
+        report=report,
     )
     line = fit_ridge(_bent(pixels[seen])[:, 1:], places[seen], strength=1e-6)
     finder.to_table = torch.cat([line.bias[None], line.weight]).float()

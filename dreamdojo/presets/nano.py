@@ -126,12 +126,7 @@ NANO_ROBOT = replace(
     foundation="nano",
     data=DataAmounts(human_minutes=16, robot_minutes=120),
     human_share=0.1,
-    posttraining=replace(NANO.posttraining, fit=_longer(NANO.posttraining.fit, 8000)),
-    student=replace(
-        NANO.student,
-        fit=replace(NANO.student.fit, steps=400),
-        self_forcing=replace(_SELF_FORCING, fit=replace(_SELF_FORCING.fit, steps=400)),
-    ),
+    posttraining=replace(NANO.posttraining, fit=_longer(NANO.posttraining.fit, 6000)),
 )
 """`nano` with two hours of the robot's episodes in place of five minutes, and more steps: hours, not minutes."""
 

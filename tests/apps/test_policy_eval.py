@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from dreamdojo.apps.policy_eval.act import Trials, act
-from dreamdojo.apps.policy_eval.compare import Protocol, Score, compare, score_policy
+from dreamdojo.apps.policy_eval.compare import Protocol, Score, Truth, compare, score_policy, true_outcomes
 from dreamdojo.apps.policy_eval.report import policy_report
 from dreamdojo.apps.policy_eval.starts import Starts, dojo_starts, on_table
-from dreamdojo.apps.policy_eval.success import FunctionJudge, PixelJudge, PoseJudge
+from dreamdojo.apps.policy_eval.success import FinderJudge, FunctionJudge, PixelJudge, PoseJudge
 from dreamdojo.apps.policy_eval.truth import TrueWorld
 from dreamdojo.dojo import DojoWorld
 from dreamdojo.dojo.difficulty import GENTLE
@@ -23,6 +23,7 @@ from dreamdojo.evaluation.keypoints import Located
 from dreamdojo.evaluation.objects import ObjectProbe
 from dreamdojo.evaluation.report import render
 from dreamdojo.evaluation.reward import Outcome
+from dreamdojo.policies.scripted import FinderConfig, ObjectFinder
 from dreamdojo.policies.simple import RandomPolicy, RecordedPolicy
 from dreamdojo.video import resize
 from dreamdojo.world import Observation, World
@@ -124,16 +125,64 @@ def test_portions_are_written_and_not_tried_again(starts: Starts, tmp_path: Path
         judges,
         folder=tmp_path,
     )
-    first = score(PROTOCOL, about={"model": "a"})
+    first = score(PROTOCOL, about_model={"model": "a"})
     assert policy.asked == 6 and len(list(tmp_path.iterdir())) == 2, "two portions of three steps"
     assert len(first.model["bright"]) == 3 and first.predicted_frames.shape == (2, 4, 3, 16, 16)
-    second = score(PROTOCOL, about={"model": "a"})
+    second = score(PROTOCOL, about_model={"model": "a"})
     assert policy.asked == 6 and torch.equal(first.model["bright"], second.model["bright"])
-    (tmp_path / "00002.safetensors").unlink()
-    assert torch.equal(score(PROTOCOL, about={"model": "a"}).model["bright"], first.model["bright"])
+    (tmp_path / "model-00002.safetensors").unlink()
+    assert torch.equal(score(PROTOCOL, about_model={"model": "a"}).model["bright"], first.model["bright"])
     assert policy.asked == 9, "only what was missing is tried"
     with pytest.raises(ConfigError, match="model differ"):
-        score(PROTOCOL, about={"model": "b"})
+        score(PROTOCOL, about_model={"model": "b"})
+
+
+def test_an_object_that_is_found_far_from_where_it_was_has_been_pushed() -> None:
+    """A finder that reads its answer off the picture: x in centimetres, and whether it sees anything at all."""
+
+    class Reader(ObjectFinder):
+        def find(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x, seen = frames[:, 0, 0, 0].float() / 100, frames[:, 1, 0, 0] > 0
+            return torch.stack([x, torch.zeros_like(x)], dim=1), seen
+
+    places = [[10, 10, 15, 15, 15], [10, 14, 12, 12, 12], [10, 10, 10, 10, 15], [10, 10, 15, 15, 15]]
+    seen = [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 0, 0, 1], [1, 1, 0, 0, 0]]
+    frames = torch.zeros(4, 5, 3, 8, 8, dtype=torch.uint8)
+    frames[:, :, 0, 0, 0], frames[:, :, 1, 0, 0] = torch.tensor(places).byte(), torch.tensor(seen).byte()
+    trials = Trials(frames=frames, actions=torch.zeros(4, 4, 5), state=None, world_seconds=0.0, policy_seconds=0.0)
+    said = FinderJudge(Reader(FinderConfig()), distance=0.04)(
+        trials, Starts(names=(0, 1, 2, 3), observation=first_frames(4))
+    )
+    assert said.tolist() == [True, False, True, False], "pushed; came back; seen in one frame only; in none"
+
+
+def test_what_really_happens_is_tried_once_for_all_models(starts: Starts, tmp_path: Path) -> None:
+    body = NEW().embodiment
+    truth = Truth(world=partial(TrueWorld, NEW, size=(16, 16)), goal=pushed)
+    policy, model = Counting(body), tiny_session(body=body)
+    judges = {"never": FunctionJudge(lambda frames, state: torch.zeros(len(frames)))}
+    arguments = ("wanderer", policy, starts, judges, PROTOCOL, truth, tmp_path)
+    alone = true_outcomes(*arguments)
+    assert policy.asked == 6 and alone["true_frames"].shape == (2, 4, 3, 16, 16)
+    steps: list[tuple[int, int]] = []
+    for number in range(2):
+        score = score_policy(
+            "wanderer",
+            policy,
+            model,
+            starts,
+            judges,
+            PROTOCOL,
+            truth=truth,
+            folder=tmp_path,
+            about_model={"model": number},
+            report=lambda done, total, words: steps.append((done, total)),
+        )
+        assert policy.asked == 6 * (number + 2), "in the model alone"
+        assert score.truth is not None and torch.equal(score.truth, alone["truth"].bool())
+        assert steps == [(2, 6), (3, 6), (5, 6), (6, 6)] * (number + 1)
+        for path in tmp_path.glob("model-*"):
+            path.unlink()
 
 
 def scored(name: str, truth: list[int], model: list[int]) -> Score:

@@ -8,6 +8,7 @@ import torch
 from benchmarks.policy_evaluation import (
     FINDER,
     JUDGE,
+    JUDGED_BY,
     LEARNED,
     POLICIES,
     STARTS,
@@ -18,7 +19,7 @@ from benchmarks.policy_evaluation import (
 )
 from dreamdojo.apps.policy_eval.compare import Score, compare
 from dreamdojo.dojo.splits import seed_of
-from dreamdojo.evaluate_policy import PIXELS, REWARD
+from dreamdojo.evaluate_policy import PIXELS
 from dreamdojo.metrics.agreement import EXACT_UP_TO
 
 
@@ -41,12 +42,12 @@ def score(name: str, rate: float, hope: float) -> Score:
     truth = torch.rand(400, generator=generator) < rate
     model = torch.rand(400, generator=generator) < hope
     frames = torch.zeros(1, 2, 3, 8, 8, dtype=torch.uint8)
-    said = {REWARD: model, PIXELS: torch.zeros(400, dtype=torch.bool)}
+    said = {JUDGED_BY: model, PIXELS: torch.zeros(400, dtype=torch.bool)}
     return Score(
         name=name,
         model=said,
         truth=truth,
-        real={REWARD: truth, PIXELS: truth},
+        real={JUDGED_BY: truth, PIXELS: truth},
         predicted_frames=frames,
         true_frames=frames,
         model_seconds=1.0,
@@ -57,7 +58,9 @@ def score(name: str, rate: float, hope: float) -> Score:
 
 def test_goals_are_computed_from_the_raw_table() -> None:
     rates = torch.linspace(0.05, 0.9, len(POLICIES)).tolist()
-    comparison = compare([score(n, r, 0.2 + 0.6 * r) for n, r in zip(POLICIES, rates, strict=True)], (REWARD, PIXELS))
+    comparison = compare(
+        [score(n, r, 0.2 + 0.6 * r) for n, r in zip(POLICIES, rates, strict=True)], (JUDGED_BY, PIXELS)
+    )
     found = goals({"test": metrics_of(comparison)})
     assert found["test: paired starts per policy"]["value"] == 400 and found["test: Pearson"]["value"] > 0.9
     assert found["test: Pearson above that of pixel similarity"]["value"] == found["test: Pearson"]["value"]

@@ -1,7 +1,7 @@
 """Success of policies in the model, beside the truth where it is known: scores, statistics, a raw table.
 
 Starts are taken in portions; each portion of each policy is written when it ends, so that a job that was stopped goes
-on where it was.
+on where it was. What really happens does not depend on the model, so it is kept apart and serves every model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Bool, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreamdojo.apps.policy_eval.act import act
+from dreamdojo.apps.policy_eval.act import Trials, act
 from dreamdojo.apps.policy_eval.starts import Starts
 from dreamdojo.apps.policy_eval.success import Judge
 from dreamdojo.apps.policy_eval.truth import TrueWorld
@@ -106,6 +106,16 @@ class Score:
         return row
 
 
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """Where policies act for real."""
+
+    world: Callable[[Sequence[int]], TrueWorld]
+    """Seeds -> the dojo from these starts."""
+    goal: Callable[[np.ndarray], np.ndarray]
+    """Poses `t n 7` -> `t` bool; an episode succeeds where it is reached at the end."""
+
+
 def score_policy(
     name: str,
     policy: Policy,
@@ -114,10 +124,10 @@ def score_policy(
     judges: Mapping[str, Judge],
     protocol: Protocol,
     *,
-    true_world: Callable[[Sequence[int]], TrueWorld] | None = None,
-    goal: Callable[[np.ndarray], np.ndarray] | None = None,
+    truth: Truth | None = None,
     folder: Path | None = None,
     about: Mapping[str, Any] = {},
+    about_model: Mapping[str, Any] = {},
     report: Report = silent,
 ) -> Score:
     """Let a policy act from every start, in the model and, where there is one, in the truth.
@@ -129,71 +139,117 @@ def score_policy(
         starts: where.
         judges: who says whether predicted episodes succeeded.
         protocol: how.
-        true_world: seeds -> the dojo from these starts; needs `goal`.
-        goal: poses `t n 7` -> `t` bool; an episode succeeds where it is reached at the end.
+        truth: what really happens.
         folder: where each portion is written when it ends, and read from if it is there.
-        about: what the portions depend on; portions of something else are refused.
-        report: progress, in starts.
+        about: what all portions depend on; portions of something else are refused.
+        about_model: what those of the model depend on besides.
+        report: progress, in starts, those in the truth after those in the model.
 
     Raises:
         ConfigError: if the folder holds portions of other settings.
     """
-    portions = []
-    for first in range(0, len(starts), protocol.batch):
-        part = starts.part(first, first + protocol.batch)
-        kept = max(0, min(protocol.examples - first, len(part)))
-        path = None if folder is None else folder / f"{first:05d}.safetensors"
-        settings = {"policy": name, "starts": list(part.names), **_plain(protocol), **about}
-        portion = None if path is None else _read(path, settings)
-        if portion is None:
-            portion = _try(policy, world, part, judges, protocol, first, kept, true_world, goal)
-            if path is not None:
-                _write(path, portion, settings)
-        portions.append(portion)
-        report(min(first + protocol.batch, len(starts)), len(starts), name)
-    joined = {key: torch.cat([portion[key] for portion in portions]) for key in portions[0]}
-    seconds = (joined["seconds"].sum(dim=0) / len(starts)).tolist()
+
+    def in_model(part: Starts, first: int) -> dict[str, Tensor]:
+        trials = act(world, policy, part.observation, steps=protocol.steps, seed=protocol.seed + first)
+        said = {MODEL + judge: says(trials, part).byte() for judge, says in judges.items()}
+        seconds = torch.tensor([[trials.world_seconds, trials.policy_seconds]], dtype=torch.float64)
+        world.close()
+        return {**said, "predicted_frames": _kept(trials, protocol, first), "seconds": seconds}
+
+    keep = Portions(folder, "model", {"policy": name, **_plain(protocol), **about, **about_model})
+    total = len(starts) * (1 if truth is None else 2)
+    joined = keep.all(starts, protocol.batch, in_model, lambda done: report(done, total, name))
+    real: dict[str, Tensor] = {}
+    if truth is not None:
+        later: Report = lambda done, _, words: report(len(starts) + done, total, words)  # noqa: E731
+        real = true_outcomes(name, policy, starts, judges, protocol, truth, folder, about, later)
+    model_seconds, policy_seconds = (joined["seconds"].sum(dim=0) / len(starts)).tolist()
     return Score(
         name=name,
         model={judge: joined[MODEL + judge].bool() for judge in judges},
-        truth=joined[TRUTH].bool() if TRUTH in joined else None,
-        real={judge: joined[REAL + judge].bool() for judge in judges if REAL + judge in joined},
+        truth=real[TRUTH].bool() if real else None,
+        real={judge: real[REAL + judge].bool() for judge in judges if real},
         predicted_frames=joined["predicted_frames"],
-        true_frames=joined.get("true_frames"),
-        model_seconds=seconds[0],
-        truth_seconds=seconds[1],
-        policy_seconds=seconds[2],
+        true_frames=real.get("true_frames"),
+        model_seconds=model_seconds,
+        truth_seconds=real["true_seconds"].sum().item() / len(starts) if real else 0.0,
+        policy_seconds=policy_seconds,
     )
 
 
-def _try(
+def true_outcomes(
+    name: str,
     policy: Policy,
-    world: World,
     starts: Starts,
     judges: Mapping[str, Judge],
     protocol: Protocol,
-    first: int,
-    kept: int,
-    true_world: Callable[[Sequence[int]], TrueWorld] | None,
-    goal: Callable[[np.ndarray], np.ndarray] | None,
+    truth: Truth,
+    folder: Path | None = None,
+    about: Mapping[str, Any] = {},
+    report: Report = silent,
 ) -> dict[str, Tensor]:
-    seed = protocol.seed + first
-    trials = act(world, policy, starts.observation, steps=protocol.steps, seed=seed)
-    found = {MODEL + name: judge(trials, starts).byte() for name, judge in judges.items()}
-    found["predicted_frames"] = trials.frames[:kept].contiguous()
-    seconds = [trials.world_seconds, 0.0, trials.policy_seconds]
-    if true_world is not None and goal is not None:
-        truth = true_world(starts.names)
-        true_trials = act(truth, policy, None, steps=protocol.steps, seed=seed)
-        reached = np.array([bool(goal(poses)[-1]) for poses in truth.poses]) & ~truth.lost
-        truth.close()
-        found[TRUTH] = torch.from_numpy(reached).byte()
-        found |= {REAL + name: judge(true_trials, starts).byte() for name, judge in judges.items()}
-        found["true_frames"] = true_trials.frames[:kept].contiguous()
-        seconds[1] = true_trials.world_seconds
-    world.close()
-    found["seconds"] = torch.tensor([seconds], dtype=torch.float64)
-    return found
+    """What really happens where a policy acts, and what the judges say of it; arguments as for `score_policy`.
+
+    Raises:
+        ConfigError: if the folder holds portions of other settings.
+    """
+
+    def in_truth(part: Starts, first: int) -> dict[str, Tensor]:
+        world = truth.world(part.names)
+        trials = act(world, policy, None, steps=protocol.steps, seed=protocol.seed + first)
+        reached = np.array([bool(truth.goal(poses)[-1]) for poses in world.poses]) & ~world.lost
+        world.close()
+        return {
+            TRUTH: torch.from_numpy(reached).byte(),
+            **{REAL + judge: says(trials, part).byte() for judge, says in judges.items()},
+            "true_frames": _kept(trials, protocol, first),
+            "true_seconds": torch.tensor([trials.world_seconds], dtype=torch.float64),
+        }
+
+    keep = Portions(folder, TRUTH, {"policy": name, **_plain(protocol), **about})
+    return keep.all(starts, protocol.batch, in_truth, lambda done: report(done, len(starts), f"{name}, truth"))
+
+
+@dataclass(frozen=True)
+class Portions:
+    """Results of some starts at a time, each written when it is there and read where it was written."""
+
+    folder: Path | None
+    """None writes nothing."""
+    kind: str
+    """Begins the files' names."""
+    settings: Mapping[str, Any]
+    """What they depend on."""
+
+    def all(
+        self,
+        starts: Starts,
+        batch: int,
+        make: Callable[[Starts, int], dict[str, Tensor]],
+        report: Callable[[int], None],
+    ) -> dict[str, Tensor]:
+        """Those of all starts, joined; `make(part, first)` makes what is missing.
+
+        Raises:
+            ConfigError: if there are portions of other settings.
+        """
+        found = []
+        for first in range(0, len(starts), batch):
+            part = starts.part(first, first + batch)
+            path = None if self.folder is None else self.folder / f"{self.kind}-{first:05d}.safetensors"
+            settings = {"starts": list(part.names), **self.settings}
+            portion = None if path is None else _read(path, settings)
+            if portion is None:
+                portion = make(part, first)
+                if path is not None:
+                    _write(path, portion, settings)
+            found.append(portion)
+            report(first + len(part))
+        return {key: torch.cat([portion[key] for portion in found]) for key in found[0]}
+
+
+def _kept(trials: Trials, protocol: Protocol, first: int) -> UInt8[Tensor, "e t c h w"]:
+    return trials.frames[: max(0, protocol.examples - first)].contiguous()
 
 
 @dataclass(frozen=True, kw_only=True)

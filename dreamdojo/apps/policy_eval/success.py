@@ -1,4 +1,4 @@
-"""Did an episode succeed? Three ways to tell from its frames, and a baseline that only compares pixels."""
+"""Did an episode succeed? Four ways to tell from its frames, and a baseline that only compares pixels."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dreamdojo.errors import ConfigError, DataError
 from dreamdojo.evaluation.objects import ObjectProbe
 from dreamdojo.evaluation.reward import LAST, JudgeError, Outcome, RewardModel, judge_error
 from dreamdojo.metrics import unit_range
+from dreamdojo.policies.scripted import ObjectFinder
 from dreamdojo.policies.simple import RecordedPolicy
 from dreamdojo.rollout.session import CAMERA
 from dreamdojo.training.progress import Report, silent
@@ -72,6 +73,26 @@ class PoseJudge:
             far = (place - marked.place).norm(dim=1) >= self._distance
             moved = torch.where(seen.found, far, moved)
         return moved
+
+
+class FinderJudge:
+    """A finder sees the one object at least `distance` metres along the table from where it saw it first.
+
+    Asked of the last frames, on average over those in which the object is seen; where it is seen in none, the episode
+    failed.
+    """
+
+    def __init__(self, finder: ObjectFinder, *, distance: float) -> None:
+        self._finder, self._distance = finder, distance
+
+    def __call__(self, trials: Trials, starts: Starts) -> Bool[Tensor, " b"]:
+        """One answer per start."""
+        del starts
+        asked = torch.cat([trials.frames[:, :1], trials.frames[:, 1:][:, -LAST:]], dim=1)
+        place, seen = (each.unflatten(0, asked.shape[:2]) for each in self._finder.find(asked.flatten(0, 1)))
+        moved = (place[:, 1:] - place[:, :1]).norm(dim=2)
+        seen = seen[:, 1:].float()
+        return (moved * seen).sum(dim=1) >= self._distance * seen.sum(dim=1).clamp(min=1)
 
 
 class FunctionJudge:
