@@ -3,8 +3,10 @@
 FOLDER/               the student after the last stage: model.safetensors  config.json  metrics.jsonl  state/
 FOLDER/warm_up/       the same of each stage before it
 FOLDER/self_forcing/
+FOLDER/stages.json    which stages these are
 
-Each stage begins with the student that the one before wrote, and resumes where it was stopped.
+Each stage begins with the student that the one before wrote, and resumes where it was stopped. Who asks for further
+stages later goes on from the last one.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dreamdojo.dataset.windows import Source, WindowSampler
 from dreamdojo.errors import CheckpointError, ConfigError
+from dreamdojo.files import read_json, write_json
 from dreamdojo.student.consistency import consistency_step
 from dreamdojo.student.ode import regression_step
 from dreamdojo.student.self_forcing import SelfForcing, self_force
@@ -31,6 +34,8 @@ from dreamdojo.world_model.sample import SamplerConfig
 from dreamdojo.world_model.train import WorldModelTraining
 
 Stage = Literal["warm_up", "self_forcing", "long_rollout"]
+
+STAGES = "stages.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,25 +94,62 @@ class StudentTraining:
     @property
     def about(self) -> dict[str, object]:
         """What a student's checkpoint says of its making."""
-        return {"sampler": asdict(self.sampler), "stages": list(self.stages), "warm_up": self.warm_up}
+        return {"sampler": asdict(self.sampler), **self.pipeline}
+
+    @property
+    def pipeline(self) -> dict[str, Any]:
+        """Its stages."""
+        return {"stages": list(self.stages), "warm_up": self.warm_up}
 
 
 def is_distilled(folder: Path, training: StudentTraining) -> bool:
     """Whether the last stage is finished.
 
     Raises:
-        CheckpointError: if it was another pipeline's.
+        CheckpointError: if another pipeline's student is there, which these stages do not go on from.
     """
-    if not is_finished(folder, training.fit_of(training.stages[-1])):
-        return False
-    about = {"stages": ["warm_up"], "warm_up": "consistency"} | read_about(folder)
-    for name in ("stages", "warm_up"):
-        if about[name] != training.about[name]:
-            raise CheckpointError(
-                f"{folder} holds a student with {name}={about[name]}; {name}={training.about[name]} was asked for. Use "
-                "another run folder, or delete this one's student to distil it again."
-            )
-    return True
+    return not _found(folder, training) and is_finished(folder, training.fit_of(training.stages[-1]))
+
+
+def go_on_from(folder: Path, training: StudentTraining) -> None:
+    """Prepare the folder: the last of fewer stages, which stands in `folder` itself, becomes one before the last.
+
+    Raises:
+        CheckpointError: if another pipeline's student is there, which these stages do not go on from.
+    """
+    if last := _found(folder, training):
+        own = folder / last
+        own.mkdir(exist_ok=True)
+        for name in ("metrics.jsonl", "state", "model.safetensors", "config.json"):
+            if (folder / name).exists():
+                (folder / name).replace(own / name)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / STAGES, training.pipeline)
+
+
+def _found(folder: Path, training: StudentTraining) -> Stage | None:
+    """The last stage of a shorter pipeline that stands in the folder; None if it is this one's or empty.
+
+    Raises:
+        CheckpointError: if it is one which these stages do not go on from.
+    """
+    if (folder / STAGES).exists():
+        found = read_json(folder / STAGES, of="stages of a student")
+    elif (folder / "config.json").exists():
+        found = {"stages": ["warm_up"], "warm_up": "consistency"} | read_about(folder)
+    else:
+        return None
+    asked = training.pipeline
+    if found["warm_up"] == asked["warm_up"]:
+        if found["stages"] == asked["stages"]:
+            return None
+        if found["stages"] == asked["stages"][: len(found["stages"])]:
+            return found["stages"][-1]
+    name = "warm_up" if found["warm_up"] != asked["warm_up"] else "stages"
+    raise CheckpointError(
+        f"{folder} holds a student with {name}={found[name]}; {name}={asked[name]} was asked for. Use another run "
+        "folder, or delete this one's student to distil it again."
+    )
 
 
 def distil(
@@ -130,6 +172,9 @@ def distil(
     """
     if is_distilled(folder, training):
         return load_model(folder, WorldModel)
+    if compute.processes.is_main:
+        go_on_from(folder, training)
+    compute.processes.wait()
     teacher = teacher.to(compute.device).eval()
     student = student_of(teacher, training.window)
     for number, stage in enumerate(training.stages):

@@ -178,6 +178,27 @@ def test_all_stages_meet_on_disk_and_stopping_in_any_changes_nothing(tmp_path):
         distil(calm(), replace(ALL, warm_up="ode"), DATA, [], tmp_path / "whole", compute=CPU)
 
 
+def test_stages_that_are_asked_for_later_go_on_from_those_that_are_there(tmp_path):
+    def run(name, stages, report=lambda *_: None):
+        training = replace(ALL, stages=stages)
+        return distil(calm(), training, DATA, [latent_source(frames=12)], tmp_path / name, compute=CPU, report=report)
+
+    def stop(done, total, words):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    run("at once", ALL.stages[:2])
+    run("later", ALL.stages[:1])
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", ALL.stages[:1], stop)
+    for name in ("later", "stopped"):
+        run(name, ALL.stages[:2])
+        for model in ("warm_up/model.safetensors", "model.safetensors"):
+            assert (tmp_path / name / model).read_bytes() == (tmp_path / "at once" / model).read_bytes(), (name, model)
+    with pytest.raises(CheckpointError, match=r"stages=\['warm_up', 'self_forcing'\]; stages=\['warm_up'\] was asked"):
+        run("later", ALL.stages[:1])
+
+
 def test_the_published_warm_up_leads_a_teacher_of_clips_to_a_causal_student(tmp_path):
     teacher = tiny_world_model(
         causal=False, window=None, previous_latent=False, prediction="velocity", mask_channels=True
