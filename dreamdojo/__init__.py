@@ -86,7 +86,7 @@ def load(model: str | Path, **options: Any) -> Session:
     `backend`.
 
     Raises:
-        ConfigError: if no model of that name ships.
+        ConfigError: if no model of that name ships, or the folder is that of a whole run.
         CheckpointError: if the folder is not a whole checkpoint.
     """
     from dreamdojo.errors import ConfigError
@@ -95,8 +95,15 @@ def load(model: str | Path, **options: Any) -> Session:
     if not Path(model).exists():
         shipped = foundation(str(model))
         if shipped is None:
-            raise ConfigError(f"{str(model)!r} is neither a folder nor a model that ships (see dreamdojo.foundation)")
+            ship = ", ".join(
+                sorted(each.name for each in (Path(__file__).parent / "weights").glob("*") if each.is_dir())
+            )
+            raise ConfigError(f"{str(model)!r} is neither a folder nor a model that ships ({ship or 'none do'})")
         model = shipped / "student"
+    elif not (Path(model) / "config.json").exists():
+        inside = [name for name in ("student", "teacher") if (Path(model) / name / "config.json").exists()]
+        if inside:
+            raise ConfigError(f"{model} is the folder of a run: give that of a model in it, {Path(model) / inside[0]}")
     return load_session(Path(model), **options)
 
 

@@ -42,6 +42,8 @@ def main(out: str, model: str = "nano", seconds: float = 3.0) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
+    if Path(sys.argv[1]).suffix not in (".mp4", ".webp", ".png") or not Path(sys.argv[1]).parent.is_dir():
+        sys.exit(f"{sys.argv[1]}: expected a .mp4, .webp or .png in a folder that is there")
     main(*sys.argv[1:3])

@@ -29,6 +29,13 @@ def test_a_model_that_does_not_ship_is_refused():
         dreamdojo.load("pico")
 
 
+def test_a_run_is_not_a_model(tmp_path):
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=f"give that of a model in it, {tmp_path / 'teacher'}"):
+        dreamdojo.load(tmp_path)
+
+
 shipped = pytest.mark.skipif(dreamdojo.foundation("nano") is None, reason="no weights of nano in this checkout")
 
 

@@ -160,6 +160,14 @@ class Embodiment:
                 new_state[..., target] = np.clip(moved, *limits[field.integrates])
         return new_state
 
+    def integrated(self) -> np.ndarray:
+        """Which state columns `integrate` moves: `s` bool."""
+        found = np.zeros(self.state_dim, dtype=bool)
+        for field in self.action:
+            if field.integrates is not None:
+                found[self.columns(field.integrates, of="state")] = True
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for `meta/embodiment.json`."""
         return dataclasses.asdict(self)

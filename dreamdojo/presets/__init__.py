@@ -1,6 +1,7 @@
 """Presets: one page each, every stage's settings in data-flow order."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from dreamdojo.errors import ConfigError
 from dreamdojo.presets.nano import NANO as NANO
@@ -27,7 +28,8 @@ def find_preset(name: str) -> Preset:
         ConfigError: if there is none.
     """
     if name not in PRESETS:
-        raise ConfigError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
+        folder = "; a folder is given by an option, see --help" if Path(name).exists() or "/" in name else ""
+        raise ConfigError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}{folder}")
     return PRESETS[name]
 
 

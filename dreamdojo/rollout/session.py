@@ -283,7 +283,7 @@ class Session:
         if frames.dtype != torch.uint8 or frames.ndim != 5 or frames.shape[-3:] != (3, *self.size):
             raise DataError(
                 f"expected uint8 frames b t 3 {self.size[0]} {self.size[1]}, got {frames.dtype} {tuple(frames.shape)}. "
-                "dreamdojo.video.resize changes their size."
+                "dreamdojo.video.resize changes their size; of floats in [0, 1] take (255 * x).round().byte()."
             )
         return frames.to(self._compute.device)
 

@@ -132,6 +132,15 @@ def test_a_state_that_is_not_finite_still_makes_a_message_that_a_browser_reads()
     assert pictures == [b"abc", b"de"]
 
 
+def test_what_commands_do_not_move_is_unknown_where_they_are_integrated():
+    opening = Field(name="gripper_opening", axes=("opening",), unit="1", low=(0.0,), high=(1.0,))
+    worlds = Worlds(side_by_side(embodiment=dataclasses.replace(ARM, state=(*ARM.state, opening))), PlaySettings())
+    worlds.begin(starts()[0])
+    (shot,) = worlds.advance(Command(values=np.zeros(5, dtype=np.float32)))
+    state = shot.views[0].state
+    assert state is not None and np.isfinite(state[:4]).all() and np.isnan(state[4])
+
+
 # settings
 
 

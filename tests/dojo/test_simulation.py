@@ -78,6 +78,8 @@ def test_integrating_the_actions_predicts_the_state_where_nothing_is_touched(bod
         before = simulation.state()
         assert predicted is not None
         np.testing.assert_allclose(before[where], predicted[where], atol=2e-3)
+    assert set(where) <= set(np.flatnonzero(embodiment.integrated())), "and it says which those are"
+    assert not embodiment.integrated()[embodiment.columns("gripper_opening", of="state")].any()
 
 
 @pytest.mark.parametrize("body", ["arm", "mobile_arm"])

@@ -83,10 +83,19 @@ class Worlds:
                 for camera, picture in shown(self._worlds[name], seen, i)
             ),
             step_ms=step_ms,
-            state=None if seen.state is None else tuple(seen.state[0, i].tolist()),
+            state=self._state(name, seen, i),
             state_source=seen.state_source if isinstance(seen, Prediction) else None,
             uncertainty=None if uncertainty is None else float(uncertainty[0, i]),
         )
+
+    def _state(self, name: str, seen: Observation | Prediction, i: int) -> tuple[float, ...] | None:
+        """What is known of it: a world that integrates commands cannot know the rest, which is NaN."""
+        if seen.state is None:
+            return None
+        state = seen.state[0, i].double().cpu().numpy()
+        if isinstance(seen, Prediction) and seen.state_source == "integrator":
+            state = np.where(self._worlds[name].world.embodiment.integrated(), state, np.nan)
+        return tuple(state.tolist())
 
 
 def shown(play: PlayWorld, seen: Observation | Prediction, i: int) -> list[tuple[str, Tensor]]:

@@ -190,7 +190,7 @@ export class Cockpit {
     const warnings = hazards.map((text) => ["hazard", text]);
     if (unknown) warnings.unshift(["unknown", "The prediction does not know"]);
     if (divergence?.alarm) warnings.unshift(["diverged", "Prediction and robot part: trust the late picture"]);
-    if (level > 1) warnings.push(["slow", `The model is too slow: prediction at level ${level} of ${this.#told.levels - 1}`]);
+    if (level > 1) warnings.push(["slow", `The model is too slow: prediction cut to level ${level} of ${this.#told.levels - 1} (fewer --steps, a smaller model or a GPU)`]);
     this.#suggested = suggestion ? this.#roles(suggestion) : null;
     if (this.#suggested) warnings.push(["hint", `Rather ${this.#inWords(this.#suggested)} (hold N)`]);
     const made = warnings.map(([kind, text]) => element("li", { class: kind }, text));
