@@ -102,6 +102,7 @@ def play(
     session = None
     if model is not None:
         session = load_session(model, embodiment=body, steps=steps, device=device, backend=backend)
+        console.print(str(session))
     settings = PlaySettings(host=host, port=port, allow_remote=allow_remote)
     dojo = None
     if session is None or command.is_dojo_body(session):

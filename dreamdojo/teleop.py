@@ -212,9 +212,11 @@ class Teleop(PresetCommand):
 
     def _session(self) -> Session | None:
         folder = self.model_folder()
-        return (
-            None if folder is None else load_session(folder, steps=self.steps, device=self.device, backend=self.backend)
-        )
+        if folder is None:
+            return None
+        session = load_session(folder, steps=self.steps, device=self.device, backend=self.backend)
+        console.print(f"Model: {folder}, {session}")
+        return session
 
     def _model_told(self, session: Session | None) -> dict[str, Any]:
         folder = self.model_folder() if self.overlay == "model" else None
