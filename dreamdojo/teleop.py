@@ -157,6 +157,8 @@ class Teleop(PresetCommand):
             webrtc=self.webrtc,
         )
         session = self._session()
+        if session is not None:
+            console.print(f"Model: {self.model_folder()}, {session}")
         with contextlib.ExitStack() as stack:
             choice = replace(self.robot, depth=self.robot.depth or (session is not None and session.depth is not None))
             robot = stack.enter_context(contextlib.closing(choice.open(session.fps if session else 10.0)))
@@ -212,11 +214,9 @@ class Teleop(PresetCommand):
 
     def _session(self) -> Session | None:
         folder = self.model_folder()
-        if folder is None:
-            return None
-        session = load_session(folder, steps=self.steps, device=self.device, backend=self.backend)
-        console.print(f"Model: {folder}, {session}")
-        return session
+        return (
+            None if folder is None else load_session(folder, steps=self.steps, device=self.device, backend=self.backend)
+        )
 
     def _model_told(self, session: Session | None) -> dict[str, Any]:
         folder = self.model_folder() if self.overlay == "model" else None
