@@ -127,6 +127,7 @@ NANO_ROBOT = replace(
     data=DataAmounts(human_minutes=16, robot_minutes=120),
     human_share=0.1,
     posttraining=replace(NANO.posttraining, fit=_longer(NANO.posttraining.fit, 6000)),
+    student=replace(NANO.student, fit=replace(NANO.student.fit, steps=400)),
 )
 """`nano` with two hours of the robot's episodes in place of five minutes, and more steps: hours, not minutes."""
 
