@@ -3,8 +3,9 @@
     make weights        (resumable: Ctrl-C and run it again)
 
 Everything comes from the dojo and a seed, so the weights can be made again by anyone. The foundation (tokenizer, latent
-actions, pre-trained world model) goes into the package first; then the ordinary demo post-trains from it, and its
-teacher and student are packaged too, with a model card. The training state stays in the run folders.
+actions, pre-trained world model) goes into the package first; then a demo with two hours of the robot (`nano-robot`)
+post-trains from it, and its teacher and student are packaged too, with a model card. The training state stays in the
+run folders.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dreamdojo.dojo.simulate import simulate_demo
 from dreamdojo.files import read_json, write_json
 from dreamdojo.judge import describe, steps_of
 from dreamdojo.latent_action.model import LatentActionModel
-from dreamdojo.presets import NANO
+from dreamdojo.presets import NANO_ROBOT
 from dreamdojo.tokenizer.model import Tokenizer
 from dreamdojo.training.checkpoint import load_model, read_about, save_model
 from dreamdojo.world_model.model import WorldModel
@@ -69,7 +70,7 @@ class TrainFoundation(PresetCommand):
         write_json(self.target / "foundation.json", made)
 
         demo = run.folder / "robot"
-        Demo(preset=NANO, run_folder=demo, device=self.device, workers=self.workers, play=False).run()
+        Demo(preset=NANO_ROBOT, run_folder=demo, device=self.device, workers=self.workers, play=False).run()
         package_robot(demo, self.target)
 
 
@@ -128,8 +129,8 @@ def model_card(made: dict[str, Any], results: dict[str, Any]) -> str:
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
-            f"Tokenizer {results['tokenizer_psnr']:.1f} dB. With intervals, for a demo of the same settings:",
-            "`benchmarks/results/demo.json`.",
+            f"Tokenizer {results['tokenizer_psnr']:.1f} dB. A demo from this foundation learns from five minutes",
+            "of the robot instead; its figures, with intervals: `benchmarks/results/demo.json`.",
             "",
             "Limits: 64 px, one head camera, a dojo table with one to three objects and gentle motion. What is touched",
             "loses its shape and often stays behind; unseen shapes and colours are drawn worse than seen ones. Driven",
