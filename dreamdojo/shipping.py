@@ -120,7 +120,8 @@ def model_card(made: dict[str, Any], results: dict[str, Any]) -> str:
             "",
             f"- foundation: {foundation_data}; steps {json.dumps(made['steps'])}; seed {made['seed']}",
             f"- robot: {robot_data}; steps {json.dumps(conditions['steps'])}, of which the last two here",
-            f"- {made['machine']}; seconds of the foundation {json.dumps(made['seconds'])}",
+            f"- foundation on {made['machine']}; its seconds {json.dumps(made['seconds'])}",
+            f"- robot on {conditions['machine']}",
             "",
             f"{rollouts['clips']} held-out robot clips. PSNR in dB, of all pixels and of those that move; how far",
             "gripper and moved objects are off, in pixels; gradient energy where things move, 1 is the truth's:",
@@ -132,9 +133,10 @@ def model_card(made: dict[str, Any], results: dict[str, Any]) -> str:
             f"Tokenizer {results['tokenizer_psnr']:.1f} dB. A demo from this foundation learns from five minutes",
             "of the robot instead; its figures, with intervals: `benchmarks/results/demo.json`.",
             "",
-            "Limits: 64 px, one head camera, a dojo table with one to three objects and gentle motion. What is touched",
-            "loses its shape and often stays behind; unseen shapes and colours are drawn worse than seen ones. Driven",
-            "for half a minute, room and resting objects are still there; what was touched is not itself.",
+            "Limits: 64 px, one head camera, a dojo table with one to three objects and gentle motion. The arm keeps",
+            "its shape for seconds. Small objects fade when it has covered them, and what is pushed stays behind more",
+            "often than it follows: copying the last frame places touched objects better. Unseen shapes are",
+            "drawn worse.",
             "",
         ]
     )
