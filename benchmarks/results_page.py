@@ -271,6 +271,47 @@ LABELS = {
     "moving_depth_error": "depth of moving pixels off, cm",
     "sharpness": "sharpness",
 }
+
+
+def policy_evaluation(metrics: Mapping[str, Any]) -> list[str]:
+    """Every policy's success, in truth and in the model, and how far they agree."""
+    parts = []
+    for split in (name for name, found in metrics.items() if "policies" in found):
+        found = metrics[split]
+        judges = list(found["policies"][0]["model"])
+        rows = [
+            (
+                one["policy"],
+                interval(one["truth"]),
+                number(one["judges on true frames"][judges[0]]["mean"]),
+                *(
+                    interval(one["model"][judge]) if judge == judges[0] else number(one["model"][judge]["mean"])
+                    for judge in judges
+                ),
+            )
+            for one in sorted(found["policies"], key=lambda one: -one["truth"]["mean"])
+        ]
+        agreed = [
+            (
+                judge,
+                interval(one["pearson"]),
+                number(one["permutation_p"]),
+                number(one["spearman"]),
+                *(number(value) for value in one["mmrv"].values()),
+                interval(one["calibration"]["optimism"]),
+            )
+            for judge, one in found["agreement"].items()
+        ]
+        parts += [
+            f"### {split}: {found['starts']} starts of each policy\n",
+            "Share of successes, with 95 % intervals: in truth, by the judge on true frames, and in the model.\n",
+            rows_of(("policy", "truth", f"{judges[0]}, true frames", *(f"{judge}, model" for judge in judges)), rows),
+            "How far success in the model tells true success, one point per policy.\n",
+            rows_of(("judge", "Pearson", "p", "Spearman", "MMRV, true gaps", "MMRV, model's gaps", "optimism"), agreed),
+        ]
+    return parts
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "demo": demo,
     "latent_action": latent_action,
@@ -278,6 +319,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "physics": physics,
     "physics_long": physics,
     "pusht": pusht,
+    "policy_evaluation": policy_evaluation,
 }
 
 

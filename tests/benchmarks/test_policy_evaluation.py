@@ -17,6 +17,7 @@ from benchmarks.policy_evaluation import (
     goals,
     metrics_of,
 )
+from benchmarks.results_page import results_page
 from dreamdojo.apps.policy_eval.compare import Score, compare
 from dreamdojo.dojo.splits import seed_of
 from dreamdojo.evaluate_policy import PIXELS
@@ -67,5 +68,9 @@ def test_goals_are_computed_from_the_raw_table() -> None:
     assert found["test: permutation p"]["value"] < 0.01
     assert found["test: MMRV weighed by true gaps, above its floor"]["value"] == pytest.approx(0, abs=0.02)
     assert all(each["value"] is None and each["reason"] for key, each in found.items() if key.startswith("ood"))
+    page = results_page(
+        {"policy_evaluation": {"date": "today", "metrics": {"judges": {}, "test": metrics_of(comparison)}}}
+    )
+    assert page.count("| cloned") == 7 and "| object pose | 0.9" in page, "every policy, and how far they agree"
     assert set(goals({})) == set(found), "what was not run is stated too"
     assert asdict(POLICIES[LEARNED[0]])["shown"]["episodes"] == 400  # pyright: ignore

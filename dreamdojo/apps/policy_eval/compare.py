@@ -93,6 +93,7 @@ class Score:
             "policy": self.name,
             "truth": None if truth is None else truth.to_json(),
             "model": {judge: self.rate(judge).to_json() for judge in self.model},
+            "judges on true frames": {judge: _rate(said).to_json() for judge, said in self.real.items()},
             "seconds per episode": {
                 "model": self.model_seconds,
                 "truth": self.truth_seconds,
