@@ -160,6 +160,28 @@ class Embodiment:
                 new_state[..., target] = np.clip(moved, *limits[field.integrates])
         return new_state
 
+    def within_limits(self, state: np.ndarray, action: np.ndarray, dt: float) -> np.ndarray:
+        """What a body that stops at its limits carries out of an action `(..., a)` from a state `(..., s)` in `dt`.
+
+        What would lead further than the declared range of the state that it moves is cut to what is left, at the limit
+        or beyond it to nothing; what leads back and every other column stays as it is.
+
+        Raises:
+            DataError: if the actions have another width.
+        """
+        self._check_width(action, "action")
+        limits = {field.name: (field.low, field.high) for field in self.state}
+        carried = np.array(action, copy=True)
+        for field in self.action:
+            if field.integrates is not None:
+                now = state[..., self.columns(field.integrates, of="state")]
+                columns = self.columns(field.name, of="action")
+                low, high = (np.asarray(limit, dtype=carried.dtype) for limit in limits[field.integrates])
+                carried[..., columns] = np.clip(
+                    carried[..., columns], np.minimum((low - now) / dt, 0), np.maximum((high - now) / dt, 0)
+                )
+        return carried
+
     def integrated(self) -> np.ndarray:
         """Which state columns `integrate` moves: `s` bool."""
         found = np.zeros(self.state_dim, dtype=bool)

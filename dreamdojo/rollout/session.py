@@ -227,7 +227,11 @@ class Session:
 
     @torch.no_grad()
     def step(self, actions: Tensor) -> Prediction:
-        """Predict the frames that `actions` (`b k a`, the embodiment's units) lead to."""
+        """Predict the frames that `actions` (`b k a`, the embodiment's units) lead to.
+
+        Where the body is known to stop at a limit, the model is told what is left of them
+        (`Embodiment.within_limits`): it has not seen a body that goes on.
+        """
         moment = self._require(self._now)
         batch, k = moment.dream.batch, self.actions_per_step
         if actions.ndim != 3 or actions.shape[:2] != (batch, k):
@@ -235,10 +239,10 @@ class Session:
                 f"expected actions of shape ({batch}, {k}, {self._embodiment.action_dim}) "
                 f"(batch, k, {', '.join(self._embodiment.action_names())}), got {tuple(actions.shape)}"
             )
+        carried, states = self._carry_out(moment.proprioception, actions.detach().cpu().numpy())
         with self._compute.autocasting():
-            chunks, last_action = self._conditioning(moment, actions)
+            chunks, last_action = self._conditioning(moment, torch.from_numpy(carried))
             frames, dream = self._dream.step(moment.dream, chunks, self._draw(moment))
-        states = self._integrate(moment.proprioception, actions.cpu().numpy())
         last_state = None if states is None else states[:, -1]
         self._now = _Moment(dream, last_state, last_action, moment.num_actions + k)
         return Prediction(
@@ -334,17 +338,19 @@ class Session:
 
         return draw
 
-    def _integrate(self, state: np.ndarray | None, actions: np.ndarray) -> np.ndarray | None:
-        if state is None:
-            return None
-        states = []
+    def _carry_out(self, state: np.ndarray | None, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """What the body carries out of actions `b k a`, and the states `b k s` that follow, where these are known."""
+        if state is None or not self._embodiment.integrated().any():
+            return actions, None
+        carried, states = [], []
         for index in range(actions.shape[1]):
-            following = self._embodiment.integrate(state, actions[:, index], 1 / self.fps)
-            if following is None:
-                return None
+            action = self._embodiment.within_limits(state, actions[:, index], 1 / self.fps)
+            following = self._embodiment.integrate(state, action, 1 / self.fps)
+            assert following is not None
             state = following
+            carried.append(action)
             states.append(state)
-        return np.stack(states, axis=1)
+        return np.stack(carried, axis=1), np.stack(states, axis=1)
 
     @staticmethod
     def _require(moment: _Moment | None) -> _Moment:

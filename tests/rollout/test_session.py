@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,21 @@ def test_predicted_state_is_the_integral_of_the_actions_and_says_so():
     assert prediction.state_source == "integrator"
     torch.testing.assert_close(prediction.state, actions[0].cumsum(dim=1) / 10)
     torch.testing.assert_close(world.step(actions[1]).state[:, -1], (actions[0] + actions[1]).sum(dim=1) / 10)
+
+
+def test_at_its_limit_a_body_stands_still_whatever_is_commanded():
+    edge = torch.tensor([[[1.0, 0.98]]])  # in x at the limit, in y a fifth of a step from it
+    commanded, left = torch.tensor([[[0.5, 0.5]]]), torch.tensor([[[0.0, 0.2]]])
+    seen = []
+    for action in (commanded, left, commanded - 1):
+        world = session()
+        world.reset(replace(first_frame(), state=edge), seed=0)
+        seen.append(world.step(action))
+    out, cut, back = seen
+    torch.testing.assert_close(out.state, torch.tensor([[[1.0, 1.0]]]))
+    torch.testing.assert_close(out.state, cut.state)
+    assert (out.frames["head"].int() - cut.frames["head"].int()).abs().max() <= 1, "the model is told what is left"
+    torch.testing.assert_close(back.state, torch.tensor([[[0.95, 0.93]]]))
 
 
 def test_what_cannot_be_is_said():
